@@ -1,0 +1,45 @@
+//! Every bound of the contract, with its unit in its name.
+
+use std::time::Duration;
+
+/// The most characters of a username.
+pub const USERNAME_CHARACTERS_MAX: usize = 64;
+
+/// The most bytes of a message's body unless the operator says otherwise.
+pub const BODY_BYTES_DEFAULT: usize = 64 * 1024;
+
+/// The highest body limit that an operator can set, so that pages and queues stay bounded.
+pub const BODY_BYTES_CEILING: usize = 1024 * 1024;
+
+/// The most characters of a content type.
+pub const CONTENT_TYPE_CHARACTERS_MAX: usize = 128;
+
+/// The most characters of a request id.
+pub const REQUEST_ID_CHARACTERS_MAX: usize = 64;
+
+/// The most characters of an epoch that a request names.
+pub const EPOCH_CHARACTERS_MAX: usize = 64;
+
+/// The entries of a page when the request leaves it open.
+pub const PAGE_SIZE_DEFAULT: usize = 100;
+
+/// The most entries of a page; a larger request is served as this (AIP-158).
+pub const PAGE_SIZE_MAX: usize = 1000;
+
+/// The bytes of bodies at which a page of `GetMessages` ends early.
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The time between heartbeats when the request leaves it open.
+pub const HEARTBEAT_INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
+
+/// The shortest time between heartbeats that can be asked for.
+pub const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// The longest time between heartbeats that can be asked for.
+pub const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+/// The most open subscriptions of one user.
+pub const SUBSCRIPTIONS_PER_USER_MAX: usize = 256;
+
+/// The most requests of one `SendMessages` stream that are in work at a time.
+pub const STREAM_SENDS_IN_FLIGHT_MAX: usize = 1024;

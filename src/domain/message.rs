@@ -1,0 +1,71 @@
+use std::fmt;
+
+use uuid::Uuid;
+
+use super::{Content, RequestId, Sequence, Timestamp, User, UserId};
+
+/// A message's id, the same for both participants and unique across epochs: a UUIDv7 (RFC 9562).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MessageId(Uuid);
+
+impl MessageId {
+    /// A new one.
+    pub fn mint() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// From the 16 bytes that are stored.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The 16 bytes that are stored.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// A committed message: one row of the log, an entry in one or two mailboxes.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The id that both participants see.
+    pub id: MessageId,
+    /// Who sent it.
+    pub sender: User,
+    /// Whom it is for; the sender themselves for a note to self.
+    pub receiver: User,
+    /// Its number in the sender's mailbox.
+    pub sender_sequence: Sequence,
+    /// Its number in the receiver's mailbox; for a note to self the same as the sender's.
+    pub receiver_sequence: Sequence,
+    /// When the server accepted it.
+    pub send_time: Timestamp,
+    /// What it says.
+    pub content: Content,
+    /// The sender's idempotency key.
+    pub request_id: Option<RequestId>,
+}
+
+impl Message {
+    /// Its number in `owner`'s mailbox, or `None` when it is not in there.
+    pub fn sequence_for(&self, owner: UserId) -> Option<Sequence> {
+        if self.receiver.id == owner {
+            Some(self.receiver_sequence)
+        } else if self.sender.id == owner {
+            Some(self.sender_sequence)
+        } else {
+            None
+        }
+    }
+
+    /// Whether `owner` received it; a note to self is received.
+    pub fn is_received_by(&self, owner: UserId) -> bool {
+        self.receiver.id == owner
+    }
+}

@@ -1,0 +1,43 @@
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A moment by the server's clock, in microseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(i64);
+
+const MICROS_PER_SECOND: i64 = 1_000_000;
+
+impl Timestamp {
+    /// The present. A clock set before 1970 reads as 1970.
+    pub fn now() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    /// From microseconds since the Unix epoch.
+    pub fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch, and the nanoseconds (0 to 999,999,999) after them.
+    pub fn as_seconds_and_nanos(self) -> (i64, i32) {
+        let micros = i32::try_from(self.0.rem_euclid(MICROS_PER_SECOND))
+            .expect("a remainder by one million fits");
+        (self.0.div_euclid(MICROS_PER_SECOND), micros * 1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_into_seconds_and_nanos_on_both_sides_of_1970() {
+        assert_eq!(Timestamp::from_micros(1_500_000).as_seconds_and_nanos(), (1, 500_000_000));
+        assert_eq!(Timestamp::from_micros(-1).as_seconds_and_nanos(), (-1, 999_999_000));
+    }
+}

@@ -1,0 +1,4 @@
+//! peerpost: a self-hosted messaging service between peers.
+
+pub mod domain;
+pub mod proto;

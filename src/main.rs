@@ -1,0 +1,3 @@
+//! The `peerpost` command.
+
+fn main() {}
