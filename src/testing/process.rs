@@ -1,0 +1,157 @@
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::{TestUser, eventually, within_patience};
+
+/// What the ready server says before its address.
+const READY: &str = "listening on ";
+
+/// The real binary, serving a folder: for tests that kill it. It ends with the value.
+#[derive(Debug)]
+pub struct ServerProcess {
+    child: Child,
+    addr: SocketAddr,
+    stderr: Arc<Mutex<String>>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Exit {
+    /// Its exit code, unless a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+impl ServerProcess {
+    /// Starts `binary serve` on a data folder and a free port, and waits until it listens.
+    pub async fn start(binary: &Path, data_dir: &Path) -> Self {
+        let mut child = spawn(binary, data_dir);
+        let stderr = Arc::default();
+        let ready = watch_stderr(&mut child, Arc::clone(&stderr));
+        // Made before the wait, so that a server which never gets ready is ended as well.
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut process = Self { child, addr, stderr };
+        match within_patience("the server getting ready", ready).await {
+            Ok(addr) => process.addr = addr,
+            Err(_) => panic!("the server ended: {}", process.stderr()),
+        }
+        process
+    }
+
+    /// Starts `binary serve` on a data folder where it cannot run, and waits for its end.
+    pub async fn fail_to_start(binary: &Path, data_dir: &Path) -> Exit {
+        let mut child = spawn(binary, data_dir);
+        let stderr = Arc::default();
+        let ready = watch_stderr(&mut child, Arc::clone(&stderr));
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let process = Self { child, addr, stderr };
+        if within_patience("the server's end", ready).await.is_ok() {
+            panic!("the server started: {}", process.stderr());
+        }
+        process.exit().await
+    }
+
+    /// The address that the server listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Registers a new user.
+    pub async fn user(&self, name: &str) -> TestUser {
+        TestUser::register(self.addr, name).await
+    }
+
+    /// What the server wrote to stderr until now.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends the process as a crash does (SIGKILL), and waits until it is gone.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    /// Asks the process to end (SIGTERM).
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(status.expect("`kill` can be run").success(), "`kill -TERM {pid}` failed");
+    }
+
+    /// Waits for the process to end by itself.
+    pub async fn exit(mut self) -> Exit {
+        let status = eventually("the process's end", async || {
+            self.child.try_wait().expect("a child can be waited for")
+        })
+        .await;
+        Exit { code: status.code(), stderr: self.stderr() }
+    }
+
+    /// The memory that the process holds, in bytes: its resident set, as Linux counts it.
+    #[cfg(target_os = "linux")]
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|rest| rest.trim().strip_suffix("kB"));
+        let kib = kib.expect("the status has a line VmRSS in kB").trim();
+        kib.parse::<u64>().expect("a number of KiB") * 1024
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // Fails only for a child that has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(binary: &Path, data_dir: &Path) -> Child {
+    Command::new(binary)
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(data_dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary can be started")
+}
+
+/// Collects what the child writes to stderr, to the end so that it never blocks on a full pipe.
+/// The answer is the address that it says it listens on; an error when it ends without.
+fn watch_stderr(child: &mut Child, text: Arc<Mutex<String>>) -> oneshot::Receiver<SocketAddr> {
+    let stderr: ChildStderr = child.stderr.take().expect("stderr is piped");
+    let (ready, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut ready = Some(ready);
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let addr = address_in(&line);
+            {
+                let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&line);
+                text.push('\n');
+            }
+            if let Some(addr) = addr
+                && let Some(ready) = ready.take()
+            {
+                // The receiver is gone only when the test has failed already.
+                let _ = ready.send(addr);
+            }
+        }
+    });
+    receiver
+}
+
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once(READY)?;
+    let end = rest.find(|c: char| !(c.is_ascii_digit() || ".:".contains(c)));
+    rest[..end.unwrap_or(rest.len())].parse().ok()
+}

@@ -1,0 +1,119 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{TestUser, within_patience};
+use crate::server::{self, Options, RunError};
+
+/// A real server in this process, on a port of its own and with a data folder of its own. It ends
+/// with the value, and the folder with it.
+#[derive(Debug)]
+pub struct TestServer {
+    options: Options,
+    folder: Arc<TempDir>,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    addr: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+impl TestServer {
+    /// Starts a server with the default options.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Starts a server with options of the test's choice. The address and the folder are the
+    /// harness's.
+    pub async fn start_with(adjust: impl FnOnce(&mut Options)) -> Self {
+        let folder = Arc::new(TempDir::new().expect("a temporary folder can be made"));
+        let mut options = Options::new(folder.path().join("data"));
+        options.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        adjust(&mut options);
+        let mut server = Self { options, folder, running: None };
+        server.start_again().await;
+        server
+    }
+
+    /// Starts a stopped server on the same folder, on a new port.
+    pub async fn start_again(&mut self) {
+        assert!(self.running.is_none(), "the server is running");
+        let bind = server::bind(self.options.clone());
+        let server = within_patience("bind", bind).await.expect("the server starts");
+        let addr = server.local_addr();
+        let shutdown = CancellationToken::new();
+        let run = server.run(shutdown.clone());
+        // The folder lives as long as the server does, even when the test drops its handle first.
+        let folder = Arc::clone(&self.folder);
+        let task = tokio::spawn(async move {
+            let result = run.await;
+            drop(folder);
+            result
+        });
+        self.running = Some(Running { addr, shutdown, task });
+    }
+
+    /// Tells the server to stop, without waiting for it.
+    pub fn begin_stop(&self) {
+        self.running().shutdown.cancel();
+    }
+
+    /// Stops the server and waits until it is gone. Its folder stays.
+    pub async fn stop(&mut self) {
+        self.begin_stop();
+        let running = self.running.take().expect("the server is running");
+        let result = within_patience("the server's end", running.task).await;
+        result.expect("the server does not panic").expect("the server stops without an error");
+    }
+
+    /// Stops the server and starts it on the same folder, on a new port.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.start_again().await;
+    }
+
+    /// The address that the server listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.running().addr
+    }
+
+    /// The address as a URI, for clients.
+    pub fn uri(&self) -> String {
+        format!("http://{}", self.addr())
+    }
+
+    /// The server's data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.options.data_dir
+    }
+
+    /// The options with which the server was started.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Registers a new user.
+    pub async fn user(&self, name: &str) -> TestUser {
+        TestUser::register(self.addr(), name).await
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("the server was stopped")
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.shutdown.cancel();
+        }
+    }
+}

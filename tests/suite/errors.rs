@@ -1,0 +1,225 @@
+//! Every reason of `error_reason.proto`, provoked once, and what never reaches a handler.
+
+use peerpost::domain::Token;
+use peerpost::domain::limits::SUBSCRIPTIONS_PER_USER_MAX;
+use peerpost::proto::{ErrorReason, GetMessagesRequest};
+use peerpost::testing::{Refusal, TestServer, TestUser, after, data_to, refused, text_to};
+use prost::Message as _;
+use tonic::{Code, Status};
+
+use crate::support::{last_sequence, subscribe_from_now, with_id};
+use crate::{damage, raw};
+
+/// Reasons that only a failing disk or an overload brings out, which no call can.
+const NEED_A_FAULT: [ErrorReason; 4] = [
+    ErrorReason::WriteQueueFull,
+    ErrorReason::ReadQueueFull,
+    ErrorReason::DiskFull,
+    ErrorReason::StorageFailing,
+];
+
+#[tokio::test]
+async fn every_reason_comes_with_what_the_contract_promises() {
+    let all: Vec<_> = (1..1_000).filter_map(|n| ErrorReason::try_from(n).ok()).collect();
+    assert_eq!(all.len(), 18, "a new reason is named below");
+    for reason in all {
+        match provoke(reason).await {
+            Some(status) => drop(refused(Err::<(), _>(status), reason)),
+            None => assert!(NEED_A_FAULT.contains(&reason), "{reason:?} is never provoked"),
+        }
+    }
+}
+
+/// A call that ends for this reason; `None` where it needs a fault. A new reason does not compile
+/// without its line.
+async fn provoke(reason: ErrorReason) -> Option<Status> {
+    use ErrorReason as R;
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let status = match reason {
+        R::Unspecified | R::WriteQueueFull | R::ReadQueueFull | R::DiskFull | R::StorageFailing => {
+            return None;
+        }
+        R::InvalidField => alice.get_user("").await.expect_err("refused"),
+        R::BodyTooLarge => {
+            alice.try_send(data_to("alice", vec![0; 65_537])).await.expect_err("refused")
+        }
+        R::TokenMissing => get_user(&server, None).await,
+        R::TokenMalformed => get_user(&server, Some("x")).await,
+        R::TokenUnknown => {
+            get_user(&server, Some(&Token::mint().expect("random bits").reveal())).await
+        }
+        R::UsernameTaken => {
+            let bob = server.user("bob").await;
+            bob.try_register("alice", "").await.expect_err("refused")
+        }
+        R::RequestIdReused => {
+            alice.send_with_id("alice", "one", "r").await;
+            alice.try_send(with_id(text_to("alice", "two"), "r")).await.expect_err("refused")
+        }
+        R::UserNotFound => alice.get_user("bob").await.expect_err("refused"),
+        R::SequenceOutOfRange => alice.get(after(1)).await.expect_err("refused"),
+        R::EpochMismatch => alice.acknowledge_in("another", 0).await.expect_err("refused"),
+        R::SubscriptionLimit => over_the_subscription_limit(&alice).await,
+        R::ShuttingDown => {
+            let following = alice.follow(0).await;
+            server.begin_stop();
+            following.drain().await.1
+        }
+        R::StoredDataDamaged => damage::read_a_damaged_message().await,
+        R::DeadlineExceeded => {
+            let headers = headers(&alice, "100m");
+            let body = raw::unfinished(bytes::Bytes::new());
+            raw::call(server.addr(), SEND_MESSAGES, &headers, body).await
+        }
+    };
+    Some(status)
+}
+
+#[tokio::test]
+async fn a_body_far_over_the_limit_is_refused_as_one_over_it() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let ten_mb = 10_000_000;
+    refused(alice.try_send(data_to("alice", vec![0; ten_mb])).await, ErrorReason::BodyTooLarge)
+        .names("data");
+    refused(alice.try_send(text_to("alice", "x".repeat(ten_mb))).await, ErrorReason::BodyTooLarge)
+        .names("text");
+    assert_eq!(alice.send("alice", "the connection goes on").await.sequence, 1);
+}
+
+#[tokio::test]
+async fn any_request_far_too_large_is_an_invalid_argument() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let epoch = "x".repeat(10_000_000);
+    let status = alice.get(GetMessagesRequest { epoch, ..after(0) }).await.expect_err("refused");
+    assert_eq!(Refusal::of(&status).code, Code::InvalidArgument);
+    let status = alice.get_user(&"x".repeat(10_000_000)).await.expect_err("refused");
+    assert_eq!(Refusal::of(&status).code, Code::InvalidArgument);
+}
+
+/// The caller never finishes its request: only the server's own clock can end the call.
+#[tokio::test]
+async fn a_deadline_ends_a_unary_call() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let whole = raw::frame(&text_to("alice", "half of it").encode_to_vec());
+    let half = raw::unfinished(whole.slice(..whole.len() / 2));
+    let headers = headers(&alice, "100m");
+    let status = raw::call(server.addr(), SEND_MESSAGE, &headers, half).await;
+    refused(Err::<(), _>(status), ErrorReason::DeadlineExceeded);
+    assert_eq!(last_sequence(&alice).await, 0);
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_subscription() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let headers = headers(&alice, "200m");
+    let body = raw::whole(raw::frame(&subscribe_from_now().encode_to_vec()));
+    let status = raw::call(server.addr(), SUBSCRIBE, &headers, body).await;
+    refused(Err::<(), _>(status), ErrorReason::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_stream_of_sends_and_keeps_what_was_answered() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    // Long enough for one send on a busy machine; what is asserted holds however long it takes.
+    let headers = headers(&alice, "2S");
+    let body = raw::unfinished(raw::frame(&text_to("alice", "one").encode_to_vec()));
+    let status = raw::call(server.addr(), SEND_MESSAGES, &headers, body).await;
+    refused(Err::<(), _>(status), ErrorReason::DeadlineExceeded);
+    assert!(last_sequence(&alice).await <= 1);
+}
+
+#[tokio::test]
+async fn a_far_deadline_changes_nothing() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let headers = headers(&alice, "1H");
+    let body = raw::whole(raw::frame(&text_to("alice", "x").encode_to_vec()));
+    let status = raw::call(server.addr(), SEND_MESSAGE, &headers, body).await;
+    assert_eq!(status.code(), Code::Ok, "{status:?}");
+    assert_eq!(last_sequence(&alice).await, 1);
+}
+
+#[tokio::test]
+async fn broken_requests_are_refused_and_the_server_goes_on() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let headers = headers(&alice, "1M");
+    let not_utf8 = [0x0a, 2, 0xff, 0xfe];
+    let text_not_utf8 = [0x0a, 5, b'a', b'l', b'i', b'c', b'e', 0x12, 2, 0xff, 0xfe];
+    let broken = [
+        raw::frame(&not_utf8),
+        raw::frame(&text_not_utf8),
+        raw::frame(&[0xff; 64]),
+        raw::frame(&[0x0a, 100, b'x']),
+        raw::frame(b"alice").slice(..7),
+        bytes::Bytes::from_static(&[7, 0, 0, 0, 1, 0]),
+        bytes::Bytes::from_static(&[1, 0, 0, 0, 0]),
+        bytes::Bytes::new(),
+    ];
+    for (i, bytes) in broken.into_iter().enumerate() {
+        for method in [SEND_MESSAGE, SEND_MESSAGES, SUBSCRIBE] {
+            let body = raw::whole(bytes.clone());
+            if bytes.is_empty() && method == SEND_MESSAGES {
+                continue; // An empty stream is a good one.
+            }
+            let status = raw::call(server.addr(), method, &headers, body).await;
+            let answers = [Code::InvalidArgument, Code::Internal, Code::Unimplemented];
+            assert!(answers.contains(&status.code()), "{i} at {method}: {status:?}");
+        }
+    }
+    assert_eq!(alice.send("alice", "still here").await.sequence, 1, "nothing was stored");
+}
+
+#[tokio::test]
+async fn a_method_that_does_not_exist_is_unimplemented() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let headers = headers(&alice, "1M");
+    let method = "peerpost.v1.MessagingService/Nothing";
+    let body = raw::whole(raw::frame(b""));
+    let status = raw::call(server.addr(), method, &headers, body).await;
+    assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+}
+
+#[tokio::test]
+async fn noise_on_the_socket_harms_nobody() {
+    use tokio::io::AsyncWriteExt as _;
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    for noise in [&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"[..], &[0xff; 4096], b"PRI * HTTP/2.0\r\n"] {
+        let mut socket = tokio::net::TcpStream::connect(server.addr()).await.expect("connects");
+        // The server may hang up in the middle, as it should.
+        let _ = socket.write_all(noise).await;
+    }
+    assert_eq!(alice.send("alice", "still here").await.sequence, 1);
+}
+
+const SEND_MESSAGE: &str = "peerpost.v1.MessagingService/SendMessage";
+const SEND_MESSAGES: &str = "peerpost.v1.MessagingService/SendMessages";
+const SUBSCRIBE: &str = "peerpost.v1.MessagingService/Subscribe";
+
+/// The headers of a call by this user that may take this long.
+fn headers(user: &TestUser, timeout: &str) -> Vec<(&'static str, String)> {
+    vec![("authorization", format!("Bearer {}", user.token)), ("grpc-timeout", timeout.to_owned())]
+}
+
+async fn get_user(server: &TestServer, token: Option<&str>) -> Status {
+    let headers: Vec<_> =
+        token.iter().map(|token| ("authorization", format!("Bearer {token}"))).collect();
+    let body = raw::whole(raw::frame(b"\x0a\x05alice"));
+    raw::call(server.addr(), "peerpost.v1.MessagingService/GetUser", &headers, body).await
+}
+
+async fn over_the_subscription_limit(alice: &TestUser) -> Status {
+    let mut open = Vec::new();
+    for _ in 0..SUBSCRIPTIONS_PER_USER_MAX {
+        open.push(alice.subscribe(subscribe_from_now()).await.expect("accepted"));
+    }
+    alice.subscribe(subscribe_from_now()).await.expect_err("refused")
+}

@@ -1,0 +1,28 @@
+//! The contract, tested through the real server on a real socket: one module for each RPC, for the
+//! errors, and for each promise that one call cannot show. One binary, so that it is linked once.
+
+// The items are the crate's own; `pub(crate)` in a test says nothing more.
+#![allow(unreachable_pub)]
+
+mod raw;
+mod support;
+
+mod acknowledge;
+mod auth;
+mod concurrency;
+mod damage;
+mod errors;
+mod folder;
+mod get_messages;
+mod get_user;
+mod kill;
+mod lag;
+mod list_users;
+mod presence;
+mod reflection_health;
+mod register;
+mod restart;
+mod send_message;
+mod send_messages;
+mod shutdown;
+mod subscribe;

@@ -1,0 +1,91 @@
+//! What the tests say often.
+
+use std::path::{Path, PathBuf};
+
+use peerpost::proto::{
+    ListUsersRequest, Message, SendMessageRequest, SubscribeRequest, subscribe_request,
+};
+use peerpost::testing::{TestUser, body_text};
+use prost_types::Timestamp;
+
+/// The binary under test.
+pub(crate) fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_peerpost"))
+}
+
+pub(crate) fn sequences(messages: &[Message]) -> Vec<i64> {
+    messages.iter().map(|message| message.sequence).collect()
+}
+
+pub(crate) fn texts(messages: &[Message]) -> Vec<&str> {
+    messages.iter().map(body_text).collect()
+}
+
+/// Asserts that these are the entries `first`, `first` + 1, … without a hole or a duplicate.
+#[track_caller]
+pub(crate) fn assert_dense_from(first: i64, messages: &[Message]) {
+    for (expected, message) in (first..).zip(messages) {
+        assert_eq!(message.sequence, expected, "a hole or a duplicate");
+    }
+}
+
+/// Asserts that two readers saw the same, and says where they first differ.
+#[track_caller]
+pub(crate) fn assert_same_view(left: &[Message], right: &[Message]) {
+    for (left, right) in left.iter().zip(right) {
+        assert_eq!(left, right);
+    }
+    assert_eq!(left.len(), right.len());
+}
+
+pub(crate) fn with_id(request: SendMessageRequest, request_id: &str) -> SendMessageRequest {
+    SendMessageRequest { request_id: request_id.to_owned(), ..request }
+}
+
+pub(crate) fn with_type(request: SendMessageRequest, content_type: &str) -> SendMessageRequest {
+    SendMessageRequest { content_type: content_type.to_owned(), ..request }
+}
+
+pub(crate) fn subscribe_after(sequence: i64) -> SubscribeRequest {
+    let start = Some(subscribe_request::Start::AfterSequence(sequence));
+    SubscribeRequest { start, ..Default::default() }
+}
+
+pub(crate) fn subscribe_from_now() -> SubscribeRequest {
+    let start = Some(subscribe_request::Start::FromNow(true));
+    SubscribeRequest { start, ..Default::default() }
+}
+
+pub(crate) fn list(prefix: &str, page_size: i32, page_token: &str) -> ListUsersRequest {
+    ListUsersRequest { prefix: prefix.into(), page_size, page_token: page_token.into() }
+}
+
+pub(crate) fn seconds(count: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds: count, nanos: 0 }
+}
+
+/// A time as one comparable number of microseconds.
+pub(crate) fn micros(time: Option<&Timestamp>) -> i64 {
+    let time = time.expect("the time is set");
+    time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000
+}
+
+/// The present as the server's clock, this machine's, shows it.
+pub(crate) fn now_micros() -> i64 {
+    peerpost::domain::Timestamp::now().as_micros()
+}
+
+/// The last sequence of a user's mailbox.
+pub(crate) async fn last_sequence(user: &TestUser) -> i64 {
+    user.get(peerpost::testing::after(0)).await.expect("the mailbox can be read").last_sequence
+}
+
+/// The SQLite file in a data folder.
+pub(crate) fn database_in(data_dir: &Path) -> PathBuf {
+    let files = std::fs::read_dir(data_dir).expect("the folder can be read");
+    let mut paths = files.map(|file| file.expect("the folder can be read").path());
+    let found = paths.find(|path| {
+        std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3\0"))
+    });
+    found.expect("a database in the folder")
+}
