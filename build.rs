@@ -4,10 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::{env, fs};
 
-const CONTRACT: [&str; 2] = [
-    "peerpost/v1/messaging.proto",
-    "peerpost/v1/error_reason.proto",
-];
+const CONTRACT: [&str; 2] = ["peerpost/v1/messaging.proto", "peerpost/v1/error_reason.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -20,10 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .open_files(CONTRACT)?;
 
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(
-        out_dir.join("peerpost_descriptor.bin"),
-        compiler.encode_file_descriptor_set(),
-    )?;
+    fs::write(out_dir.join("peerpost_descriptor.bin"), compiler.encode_file_descriptor_set())?;
 
     tonic_prost_build::configure()
         .bytes(".peerpost.v1")

@@ -2,13 +2,7 @@
 //!
 //! The comments on these items are those of the `.proto` files.
 
-#[allow(
-    missing_docs,
-    clippy::all,
-    clippy::pedantic,
-    unreachable_pub,
-    unused_qualifications
-)]
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, unused_qualifications)]
 mod generated {
     tonic::include_proto!("peerpost.v1");
 }
