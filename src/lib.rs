@@ -1,4 +1,10 @@
 //! peerpost: a self-hosted messaging service between peers.
 
+pub mod auth;
 pub mod domain;
+pub mod grpc;
+pub mod hub;
+pub mod messenger;
 pub mod proto;
+pub mod server;
+pub mod store;

@@ -16,6 +16,9 @@ impl Sequence {
     /// Before the first entry.
     pub const ZERO: Self = Self(0);
 
+    /// After every entry that can ever be.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// The first entry.
     pub const FIRST: Self = Self(1);
 
@@ -35,7 +38,7 @@ impl Sequence {
     /// The entry after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -36,7 +36,7 @@ pub const HEARTBEAT_INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
 pub const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// The longest time between heartbeats that can be asked for.
-pub const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+pub const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_hours(1);
 
 /// The most open subscriptions of one user.
 pub const SUBSCRIPTIONS_PER_USER_MAX: usize = 256;

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{Content, RequestId, Sequence, Timestamp, User, UserId};
 
-/// A message's id, the same for both participants and unique across epochs: a UUIDv7 (RFC 9562).
+/// A message's id, the same for both participants and unique across epochs: a `UUIDv7` (RFC 9562).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId(Uuid);
 

@@ -25,9 +25,9 @@ impl Timestamp {
 
     /// Whole seconds since the Unix epoch, and the nanoseconds (0 to 999,999,999) after them.
     pub fn as_seconds_and_nanos(self) -> (i64, i32) {
-        let micros = i32::try_from(self.0.rem_euclid(MICROS_PER_SECOND))
-            .expect("a remainder by one million fits");
-        (self.0.div_euclid(MICROS_PER_SECOND), micros * 1000)
+        let nanos = self.0.rem_euclid(MICROS_PER_SECOND) * 1000;
+        // At most 999,999,000, which fits.
+        (self.0.div_euclid(MICROS_PER_SECOND), i32::try_from(nanos).unwrap_or_default())
     }
 }
 

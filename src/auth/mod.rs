@@ -1,0 +1,77 @@
+//! Who calls: names and their tokens.
+
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+use thiserror::Error;
+
+use crate::domain::{PeerAddress, Profile, Token, TokenHash, User, Username};
+use crate::store::{Store, StoreError};
+
+/// The tokens whose owners are remembered: about 100 bytes each. The rest are looked up in the
+/// store. A token's owner never changes; unknown tokens are not remembered.
+const TOKENS_REMEMBERED_MAX: usize = 65_536;
+
+/// Registers names and recognises tokens. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Authenticator {
+    store: Store,
+    owners: Arc<Cache<TokenHash, User>>,
+}
+
+/// Why a caller was not recognised, or a name not registered.
+#[derive(Debug, Clone, Error)]
+pub enum AuthError {
+    /// The token is nobody's.
+    #[error("the token is not one of this server's")]
+    UnknownToken,
+    /// What the store said, among it that the name is taken.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A registration, and the token if the name is new.
+#[derive(Debug)]
+pub struct Registration {
+    /// The user.
+    pub profile: Profile,
+    /// To be shown once; `None` when a registered name was updated.
+    pub token: Option<Token>,
+}
+
+impl Authenticator {
+    /// Recognises callers against this store.
+    pub fn new(store: Store) -> Self {
+        Self { store, owners: Arc::new(Cache::new(TOKENS_REMEMBERED_MAX)) }
+    }
+
+    /// The user to whom the token belongs.
+    ///
+    /// # Errors
+    /// [`AuthError::UnknownToken`] when it is nobody's.
+    pub async fn authenticate(&self, token: &Token) -> Result<User, AuthError> {
+        let hash = token.hash();
+        if let Some(user) = self.owners.get(&hash) {
+            return Ok(user);
+        }
+        let user = self.store.find_by_token(hash).await?.ok_or(AuthError::UnknownToken)?;
+        self.owners.insert(hash, user.clone());
+        Ok(user)
+    }
+
+    /// Registers a name, or updates the address of the caller's own.
+    ///
+    /// # Errors
+    /// [`StoreError::UsernameTaken`] when the name is not the caller's.
+    pub async fn register(
+        &self,
+        name: Username,
+        address: PeerAddress,
+        caller: Option<&User>,
+    ) -> Result<Registration, AuthError> {
+        let token = Token::mint();
+        let caller = caller.map(|user| user.id);
+        let registered = self.store.register(name, address, token.hash(), caller).await?;
+        Ok(Registration { profile: registered.profile, token: registered.is_new.then_some(token) })
+    }
+}

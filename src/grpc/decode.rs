@@ -1,0 +1,284 @@
+//! Requests into domain terms. Every problem of a request is reported at once.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::error::{CallError, FieldProblem};
+use crate::domain::limits::{
+    EPOCH_CHARACTERS_MAX, HEARTBEAT_INTERVAL_DEFAULT, HEARTBEAT_INTERVAL_MAX,
+    HEARTBEAT_INTERVAL_MIN, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX,
+};
+use crate::domain::{
+    Body, BodyError, Content, ContentType, Epoch, PeerAddress, RequestId, Sequence, Username,
+    UsernamePrefix,
+};
+use crate::messenger::{FollowRequest, FollowStart, Outgoing, PageRequest};
+use crate::proto;
+use crate::store::PageStart;
+
+type Decoded<T> = Result<T, CallError>;
+
+/// Collects what is wrong with a request's fields.
+#[derive(Default)]
+struct Fields(Vec<FieldProblem>);
+
+impl Fields {
+    /// The value, or `None` after noting the problem.
+    fn check<T, E: Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
+        parsed.map_err(|problem| self.refuse(field, &problem)).ok()
+    }
+
+    fn refuse(&mut self, field: &str, problem: &dyn Display) {
+        self.0.push(FieldProblem { field: field.to_owned(), problem: problem.to_string() });
+    }
+
+    /// The request put together from its values, if all are there.
+    fn finish<T>(self, value: Option<T>) -> Decoded<T> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(CallError::InvalidFields(self.0)),
+        }
+    }
+}
+
+/// A name to register, and the address if the request has one.
+pub(super) fn register(
+    request: &proto::RegisterRequest,
+) -> Decoded<(Username, Option<PeerAddress>)> {
+    let mut fields = Fields::default();
+    let name = fields.check("username", Username::parse(&request.username));
+    let address = match request.ip_address.as_str() {
+        "" => Some(None),
+        text => fields.check("ip_address", PeerAddress::parse(text)).map(Some),
+    };
+    fields.finish(name.zip(address))
+}
+
+/// The body's field, as the two requests that carry one have it.
+pub(super) enum BodyField {
+    Text(String),
+    Data(bytes::Bytes),
+}
+
+impl From<proto::send_message_request::Body> for BodyField {
+    fn from(body: proto::send_message_request::Body) -> Self {
+        match body {
+            proto::send_message_request::Body::Text(text) => Self::Text(text),
+            proto::send_message_request::Body::Data(data) => Self::Data(data),
+        }
+    }
+}
+
+impl From<proto::send_messages_request::Body> for BodyField {
+    fn from(body: proto::send_messages_request::Body) -> Self {
+        match body {
+            proto::send_messages_request::Body::Text(text) => Self::Text(text),
+            proto::send_messages_request::Body::Data(data) => Self::Data(data),
+        }
+    }
+}
+
+pub(super) fn send_message(
+    request: proto::SendMessageRequest,
+    body_bytes_max: usize,
+) -> Decoded<Outgoing> {
+    let proto::SendMessageRequest { to_user, body, content_type, request_id } = request;
+    outgoing(&to_user, body.map(BodyField::from), content_type, request_id, body_bytes_max)
+}
+
+pub(super) fn send_messages(
+    request: proto::SendMessagesRequest,
+    body_bytes_max: usize,
+) -> Decoded<Outgoing> {
+    let proto::SendMessagesRequest { to_user, body, content_type, request_id } = request;
+    outgoing(&to_user, body.map(BodyField::from), content_type, request_id, body_bytes_max)
+}
+
+fn outgoing(
+    to_user: &str,
+    body: Option<BodyField>,
+    content_type: String,
+    request_id: String,
+    body_bytes_max: usize,
+) -> Decoded<Outgoing> {
+    let mut fields = Fields::default();
+    let to = fields.check("to_user", Username::parse(to_user));
+    let body = self::body(&mut fields, body, body_bytes_max)?;
+    let content_type = fields.check("content_type", ContentType::parse(content_type));
+    let request_id = fields.check("request_id", RequestId::parse(request_id));
+    let parts = to.zip(body).zip(content_type.zip(request_id));
+    fields.finish(parts.map(|((to, body), (content_type, request_id))| Outgoing {
+        to,
+        content: Content { body, content_type },
+        request_id,
+    }))
+}
+
+/// The body. One over the limit is an error of its own, with its own reason.
+fn body(
+    fields: &mut Fields,
+    body: Option<BodyField>,
+    body_bytes_max: usize,
+) -> Decoded<Option<Body>> {
+    let (field, parsed) = match body {
+        None => {
+            fields.refuse("body", &"is required: `text` or `data`");
+            return Ok(None);
+        }
+        Some(BodyField::Text(text)) => ("text", Body::text(text, body_bytes_max)),
+        Some(BodyField::Data(data)) => ("data", Body::data(data, body_bytes_max)),
+    };
+    match parsed {
+        Err(BodyError::TooLarge { limit_bytes, actual_bytes }) => {
+            Err(CallError::BodyTooLarge { field, limit_bytes, actual_bytes: Some(actual_bytes) })
+        }
+        parsed => Ok(fields.check(field, parsed)),
+    }
+}
+
+pub(super) fn get_messages(request: proto::GetMessagesRequest) -> Decoded<PageRequest> {
+    use proto::get_messages_request::Cursor;
+
+    let mut fields = Fields::default();
+    let start = match request.cursor {
+        None => Some(PageStart::After(Sequence::ZERO)),
+        Some(Cursor::AfterSequence(n)) => {
+            fields.check("after_sequence", Sequence::parse(n)).map(PageStart::After)
+        }
+        Some(Cursor::BeforeSequence(n)) => {
+            fields.check("before_sequence", Sequence::parse(n)).map(PageStart::Before)
+        }
+    };
+    let epoch = fields.check("epoch", epoch(request.epoch));
+    let peer = match request.peer.as_str() {
+        "" => Some(None),
+        text => fields.check("peer", Username::parse(text)).map(Some),
+    };
+    let page_size = page_size(&mut fields, request.page_size);
+    let parts = start.zip(epoch).zip(peer.zip(page_size));
+    fields.finish(parts.map(|((start, epoch), (peer, page_size))| PageRequest {
+        start,
+        epoch,
+        peer,
+        received_only: request.received_only,
+        page_size,
+    }))
+}
+
+pub(super) fn subscribe(request: proto::SubscribeRequest) -> Decoded<FollowRequest> {
+    use proto::subscribe_request::Start;
+
+    let mut fields = Fields::default();
+    let start = match request.start {
+        None => Some(FollowStart::Acknowledged),
+        Some(Start::AfterSequence(n)) => {
+            fields.check("after_sequence", Sequence::parse(n)).map(FollowStart::After)
+        }
+        Some(Start::FromNow(true)) => Some(FollowStart::Now),
+        Some(Start::FromNow(false)) => {
+            fields.refuse("from_now", &"is false; it must be true when it is set");
+            None
+        }
+    };
+    let epoch = fields.check("epoch", epoch(request.epoch));
+    let heartbeat_interval = heartbeat_interval(&mut fields, request.heartbeat_interval);
+    let parts = start.zip(epoch).zip(heartbeat_interval);
+    fields.finish(parts.map(|((start, epoch), heartbeat_interval)| FollowRequest {
+        start,
+        epoch,
+        received_only: request.received_only,
+        heartbeat_interval,
+    }))
+}
+
+pub(super) fn acknowledge(
+    request: proto::AcknowledgeRequest,
+) -> Decoded<(Sequence, Option<Epoch>)> {
+    let mut fields = Fields::default();
+    let through = fields.check("through_sequence", Sequence::parse(request.through_sequence));
+    let epoch = fields.check("epoch", epoch(request.epoch));
+    fields.finish(through.zip(epoch))
+}
+
+pub(super) fn get_user(request: &proto::GetUserRequest) -> Decoded<Username> {
+    let mut fields = Fields::default();
+    let name = fields.check("username", Username::parse(&request.username));
+    fields.finish(name)
+}
+
+/// The prefix, the key after which the page begins, and the page's size.
+pub(super) fn list_users(
+    request: &proto::ListUsersRequest,
+) -> Decoded<(UsernamePrefix, String, usize)> {
+    let mut fields = Fields::default();
+    let prefix = fields.check("prefix", UsernamePrefix::parse(&request.prefix));
+    let after = match &prefix {
+        Some(prefix) => fields.check("page_token", page_token(&request.page_token, prefix)),
+        None => None,
+    };
+    let page_size = page_size(&mut fields, request.page_size);
+    let parts = prefix.zip(after).zip(page_size);
+    fields.finish(parts.map(|((prefix, after), page_size)| (prefix, after, page_size)))
+}
+
+/// The token of the page after the key `after`: opaque to callers.
+pub(super) fn encode_page_token(after: &str) -> String {
+    URL_SAFE_NO_PAD.encode(after)
+}
+
+fn page_token(text: &str, prefix: &UsernamePrefix) -> Result<String, &'static str> {
+    const FOREIGN: &str = "is not a next_page_token of this list";
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let key = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    match key {
+        Some(key) if Username::parse(&key).is_ok() && key.starts_with(prefix.as_str()) => Ok(key),
+        _ => Err(FOREIGN),
+    }
+}
+
+/// The epoch, if there is one to check.
+fn epoch(text: String) -> Result<Option<Epoch>, String> {
+    match text.chars().count() {
+        0 => Ok(None),
+        1..=EPOCH_CHARACTERS_MAX => Ok(Some(Epoch::from_text(text))),
+        n => Err(format!("has {n} characters, at most {EPOCH_CHARACTERS_MAX} are allowed")),
+    }
+}
+
+fn page_size(fields: &mut Fields, asked: i32) -> Option<usize> {
+    match usize::try_from(asked) {
+        Ok(0) => Some(PAGE_SIZE_DEFAULT),
+        Ok(size) => Some(size.min(PAGE_SIZE_MAX)),
+        Err(_) => {
+            fields.refuse("page_size", &format!("is {asked}; it is not negative"));
+            None
+        }
+    }
+}
+
+fn heartbeat_interval(
+    fields: &mut Fields,
+    asked: Option<prost_types::Duration>,
+) -> Option<Duration> {
+    let asked = asked.filter(|duration| duration.seconds != 0 || duration.nanos != 0);
+    let Some(asked) = asked else {
+        return Some(HEARTBEAT_INTERVAL_DEFAULT);
+    };
+    let interval = Duration::try_from(asked).ok();
+    let bounds = HEARTBEAT_INTERVAL_MIN..=HEARTBEAT_INTERVAL_MAX;
+    let interval = interval.filter(|interval| bounds.contains(interval));
+    if interval.is_none() {
+        let problem = format!(
+            "is out of bounds: {} to {} seconds",
+            HEARTBEAT_INTERVAL_MIN.as_secs(),
+            HEARTBEAT_INTERVAL_MAX.as_secs()
+        );
+        fields.refuse("heartbeat_interval", &problem);
+    }
+    interval
+}

@@ -1,0 +1,332 @@
+//! The one table from errors to statuses, with their reasons and details.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use prost::Message as _;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::auth::AuthError;
+use crate::messenger::{Cursor, MessengerError, Role};
+use crate::proto::{ERROR_DOMAIN, ErrorReason};
+use crate::store::StoreError;
+
+/// When to try again after a refusal by a full queue: its contents are written in less.
+const RETRY_AFTER_OVERLOAD: Duration = Duration::from_millis(250);
+
+/// When to try again after a limit that frees up as others end.
+const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(5);
+
+/// When to try again while the storage is failing: it is opened again twice a second.
+const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// Why a call ends without its answer.
+#[derive(Debug, Clone)]
+pub(super) enum CallError {
+    /// Fields that are missing, malformed or out of their bounds.
+    InvalidFields(Vec<FieldProblem>),
+    /// A body over the limit; `actual_bytes` is unknown for one that was refused unread.
+    BodyTooLarge {
+        field: &'static str,
+        limit_bytes: usize,
+        actual_bytes: Option<usize>,
+    },
+    /// No `authorization` metadata.
+    TokenMissing,
+    /// Something else than a bearer token of this kind.
+    TokenMalformed,
+    /// The `grpc-timeout` ran out.
+    DeadlineExceeded,
+    /// The server is draining.
+    ShuttingDown,
+    Auth(AuthError),
+    Messenger(MessengerError),
+}
+
+/// A field and what is wrong with it, as a sentence without its subject.
+#[derive(Debug, Clone)]
+pub(super) struct FieldProblem {
+    pub(super) field: String,
+    pub(super) problem: String,
+}
+
+impl CallError {
+    /// One field is wrong.
+    pub(super) fn invalid_field(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::InvalidFields(vec![FieldProblem { field: field.into(), problem: problem.into() }])
+    }
+
+    /// The error as a message inside a response: the same code, text and details.
+    pub(super) fn into_rpc_status(self) -> tonic_types::Status {
+        let status = Status::from(self);
+        // The details of a status are this very message, encoded.
+        tonic_types::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
+            code: status.code().into(),
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        })
+    }
+}
+
+impl From<AuthError> for CallError {
+    fn from(error: AuthError) -> Self {
+        Self::Auth(error)
+    }
+}
+
+impl From<MessengerError> for CallError {
+    fn from(error: MessengerError) -> Self {
+        Self::Messenger(error)
+    }
+}
+
+impl From<StoreError> for CallError {
+    fn from(error: StoreError) -> Self {
+        Self::Messenger(error.into())
+    }
+}
+
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        Refusal::of(&error).into_status()
+    }
+}
+
+/// A row of the table.
+struct Refusal {
+    code: Code,
+    reason: ErrorReason,
+    message: String,
+    metadata: Vec<(&'static str, String)>,
+    fields: Vec<FieldProblem>,
+    retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            metadata: Vec::new(),
+            fields: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    fn with(mut self, key: &'static str, value: &dyn ToString) -> Self {
+        self.metadata.push((key, value.to_string()));
+        self
+    }
+
+    fn field(mut self, field: &str, problem: impl Into<String>) -> Self {
+        self.fields.push(FieldProblem { field: field.to_owned(), problem: problem.into() });
+        self
+    }
+
+    fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// The table.
+    fn of(error: &CallError) -> Self {
+        match error {
+            CallError::InvalidFields(fields) => Self::invalid_fields(fields),
+            CallError::BodyTooLarge { field, limit_bytes, actual_bytes } => {
+                Self::body_too_large(field, *limit_bytes, *actual_bytes)
+            }
+            CallError::TokenMissing => Self::new(
+                Code::Unauthenticated,
+                ErrorReason::TokenMissing,
+                "the call carries no token; send the metadata `authorization: Bearer <token>` \
+                 with the token that Register returned",
+            ),
+            CallError::TokenMalformed => Self::new(
+                Code::Unauthenticated,
+                ErrorReason::TokenMalformed,
+                "the metadata `authorization` is not `Bearer ` and a token of this service",
+            ),
+            CallError::Auth(AuthError::UnknownToken) => Self::new(
+                Code::Unauthenticated,
+                ErrorReason::TokenUnknown,
+                "the token is not one of this server's",
+            ),
+            CallError::DeadlineExceeded => Self::new(
+                Code::DeadlineExceeded,
+                ErrorReason::DeadlineExceeded,
+                "the call's deadline passed before its answer; a message may or may not have been \
+                 stored, so repeat the call with the same request_id",
+            ),
+            CallError::ShuttingDown => Self::new(
+                Code::Unavailable,
+                ErrorReason::ShuttingDown,
+                "the server is shutting down; connect again",
+            )
+            .retry_after(RETRY_AFTER_FAILURE),
+            CallError::Messenger(error) => Self::of_messenger(error),
+            CallError::Auth(AuthError::Store(error)) => Self::of_store(error),
+        }
+    }
+
+    fn of_messenger(error: &MessengerError) -> Self {
+        match error {
+            MessengerError::NoSuchUser { name, role } => {
+                let field = match role {
+                    Role::Recipient => "to_user",
+                    Role::Peer => "peer",
+                    Role::Subject => "username",
+                };
+                Self::new(
+                    Code::NotFound,
+                    ErrorReason::UserNotFound,
+                    format!("{field}: no user {name} is registered"),
+                )
+                .with("username", &name)
+                .with("field", &field)
+            }
+            MessengerError::OutOfRange { cursor, asked, min, max } => {
+                let field = match cursor {
+                    Cursor::After => "after_sequence",
+                    Cursor::Before => "before_sequence",
+                    Cursor::Through => "through_sequence",
+                };
+                let problem = format!("is {asked}, outside the mailbox: {min} to {max} are valid");
+                Self::new(
+                    Code::OutOfRange,
+                    ErrorReason::SequenceOutOfRange,
+                    format!("{field} {problem}"),
+                )
+                .with("field", &field)
+                .with("sequence", &asked)
+                .with("min_sequence", &min)
+                .with("max_sequence", &max)
+                .field(field, problem)
+            }
+            MessengerError::EpochMismatch { current } => Self::new(
+                Code::FailedPrecondition,
+                ErrorReason::EpochMismatch,
+                "the cursor is of another epoch: the database was created anew or restored since",
+            )
+            .with("epoch", &current.as_str())
+            .field("epoch", "is not the current one"),
+            MessengerError::TooManyFollowers(error) => Self::new(
+                Code::ResourceExhausted,
+                ErrorReason::SubscriptionLimit,
+                error.to_string(),
+            )
+            .with("limit", &"subscriptions_per_user")
+            .with("value", &error.limit)
+            .retry_after(RETRY_AFTER_LIMIT),
+            MessengerError::Store(error) => Self::of_store(error),
+        }
+    }
+
+    fn of_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::UsernameTaken(name) => Self::new(
+                Code::AlreadyExists,
+                ErrorReason::UsernameTaken,
+                format!("username: {name} is registered; its own token can update its address"),
+            )
+            .with("username", &name),
+            StoreError::RequestIdReused(request_id) => Self::new(
+                Code::AlreadyExists,
+                ErrorReason::RequestIdReused,
+                "request_id: was used before for a message with another recipient, body or \
+                 content type; that one stands and nothing was stored",
+            )
+            .with("request_id", &request_id.as_str()),
+            // The messenger names the cursor where it knows one.
+            StoreError::BeyondMailbox { asked, range } => Self::new(
+                Code::OutOfRange,
+                ErrorReason::SequenceOutOfRange,
+                format!("sequence {asked} is beyond the mailbox, which ends at {}", range.last),
+            )
+            .with("sequence", &asked)
+            .with("max_sequence", &range.last),
+            StoreError::WriteQueueFull { limit_bytes } => Self::new(
+                Code::ResourceExhausted,
+                ErrorReason::WriteQueueFull,
+                "more waits to be written than the server queues; nothing was stored",
+            )
+            .with("limit", &"write_queue_bytes")
+            .with("value", &limit_bytes)
+            .retry_after(RETRY_AFTER_OVERLOAD),
+            StoreError::ReadQueueFull { readers } => Self::new(
+                Code::ResourceExhausted,
+                ErrorReason::ReadQueueFull,
+                "all of the server's readers are busy",
+            )
+            .with("limit", &"readers")
+            .with("value", &readers)
+            .retry_after(RETRY_AFTER_OVERLOAD),
+            StoreError::DiskFull => Self::new(
+                Code::ResourceExhausted,
+                ErrorReason::DiskFull,
+                "the disk that holds the server's data is full; nothing was stored",
+            )
+            .with("limit", &"disk")
+            .retry_after(RETRY_AFTER_LIMIT),
+            StoreError::Failing => Self::new(
+                Code::Unavailable,
+                ErrorReason::StorageFailing,
+                "the storage is failing; a message may or may not have been stored, so repeat the \
+                 call with the same request_id",
+            )
+            .retry_after(RETRY_AFTER_FAILURE),
+            StoreError::Closed => Self::of(&CallError::ShuttingDown),
+            StoreError::Damaged { sequence } => Self::new(
+                Code::DataLoss,
+                ErrorReason::StoredDataDamaged,
+                format!(
+                    "the stored entry {sequence} is damaged and is not served; \
+                     the server's operator should know"
+                ),
+            )
+            .with("sequence", &sequence),
+        }
+    }
+
+    fn invalid_fields(fields: &[FieldProblem]) -> Self {
+        let sentences: Vec<String> =
+            fields.iter().map(|field| format!("{} {}", field.field, field.problem)).collect();
+        let mut refusal =
+            Self::new(Code::InvalidArgument, ErrorReason::InvalidField, sentences.join("; "));
+        refusal.fields = fields.to_vec();
+        refusal
+    }
+
+    fn body_too_large(field: &str, limit_bytes: usize, actual_bytes: Option<usize>) -> Self {
+        let problem = match actual_bytes {
+            Some(actual) => format!("has {actual} bytes, at most {limit_bytes} are accepted"),
+            None => format!("was refused unread: at most {limit_bytes} bytes are accepted"),
+        };
+        let refusal = Self::new(
+            Code::InvalidArgument,
+            ErrorReason::BodyTooLarge,
+            format!("{field} {problem}"),
+        )
+        .field(field, problem)
+        .with("limit_bytes", &limit_bytes);
+        match actual_bytes {
+            Some(actual) => refusal.with("actual_bytes", &actual),
+            None => refusal,
+        }
+    }
+
+    fn into_status(self) -> Status {
+        let metadata: HashMap<String, String> =
+            self.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let mut details = ErrorDetails::new();
+        details.set_error_info(self.reason.as_reason(), ERROR_DOMAIN, metadata);
+        for FieldProblem { field, problem } in self.fields {
+            details.add_bad_request_violation(field, problem);
+        }
+        if let Some(delay) = self.retry_after {
+            details.set_retry_info(Some(delay));
+        }
+        Status::with_error_details(self.code, self.message, details)
+    }
+}

@@ -1,0 +1,13 @@
+//! The contract over the use cases: decode, call, encode. The one place that maps errors to
+//! statuses.
+
+mod decode;
+mod edge;
+mod encode;
+mod error;
+mod sends;
+mod service;
+mod subscription;
+
+pub use self::edge::Edge;
+pub use self::service::{Messaging, SeenAddress};

@@ -1,0 +1,131 @@
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_stream::stream;
+use tokio_stream::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, Streaming};
+
+use super::error::CallError;
+use super::{decode, encode};
+use crate::domain::limits::STREAM_SENDS_IN_FLIGHT_MAX;
+use crate::domain::{Message, User};
+use crate::messenger::Messenger;
+use crate::proto::send_messages_response::Result as SendResult;
+use crate::proto::{SendMessagesRequest, SendMessagesResponse};
+use crate::store::StoreError;
+
+/// The responses of one `SendMessages`.
+pub(super) type Sends = Pin<Box<dyn Stream<Item = Result<SendMessagesResponse, Status>> + Send>>;
+
+type Committed = Pin<Box<dyn Future<Output = Result<Arc<Message>, StoreError>> + Send>>;
+
+/// A request whose response is due.
+enum InWork {
+    Accepted(Committed),
+    Refused(CallError),
+}
+
+impl InWork {
+    async fn finish(&mut self) -> Result<Arc<Message>, CallError> {
+        match self {
+            Self::Accepted(committed) => committed.await.map_err(CallError::from),
+            Self::Refused(error) => Err(error.clone()),
+        }
+    }
+}
+
+/// What ends the reading of requests.
+enum End {
+    /// The client closed its side.
+    Closed,
+    /// The stream broke, or the server drains.
+    Failed(Status),
+}
+
+/// One response a request, in order. Requests are accepted one after the other, which keeps the
+/// sender's order, and finish together, which lets them share commits.
+pub(super) fn stream(
+    messenger: Messenger,
+    sender: User,
+    mut requests: Streaming<SendMessagesRequest>,
+    body_bytes_max: usize,
+    drain: CancellationToken,
+) -> Sends {
+    Box::pin(stream! {
+        let draining = drain.cancelled();
+        tokio::pin!(draining);
+        let mut in_work = VecDeque::new();
+        let mut end = None;
+        loop {
+            let may_read = end.is_none() && in_work.len() < STREAM_SENDS_IN_FLIGHT_MAX;
+            tokio::select! {
+                biased;
+                () = &mut draining, if end.is_none() => {
+                    end = Some(End::Failed(CallError::ShuttingDown.into()));
+                }
+                request = requests.next(), if may_read => match request {
+                    Some(Ok(request)) => {
+                        in_work.push_back(accept(&messenger, &sender, request, body_bytes_max).await);
+                    }
+                    Some(Err(status)) => end = Some(End::Failed(broken(status, body_bytes_max))),
+                    None => end = Some(End::Closed),
+                },
+                result = finish_first(&mut in_work), if !in_work.is_empty() => {
+                    in_work.pop_front();
+                    yield Ok(response(result, &sender));
+                }
+                else => break,
+            }
+        }
+        if let Some(End::Failed(status)) = end {
+            yield Err(status);
+        }
+    })
+}
+
+async fn accept(
+    messenger: &Messenger,
+    sender: &User,
+    request: SendMessagesRequest,
+    body_bytes_max: usize,
+) -> InWork {
+    let outgoing = match decode::send_messages(request, body_bytes_max) {
+        Ok(outgoing) => outgoing,
+        Err(error) => return InWork::Refused(error),
+    };
+    match messenger.accept(sender, outgoing).await {
+        Ok(pending) => InWork::Accepted(Box::pin(pending.committed())),
+        Err(error) => InWork::Refused(error.into()),
+    }
+}
+
+/// The first request's result. Cancel safe: a request's future keeps its progress.
+async fn finish_first(in_work: &mut VecDeque<InWork>) -> Result<Arc<Message>, CallError> {
+    match in_work.front_mut() {
+        Some(first) => first.finish().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A message over the decoder's own limit ends the stream, since its end was not read.
+fn broken(status: Status, body_bytes_max: usize) -> Status {
+    match status.code() {
+        Code::OutOfRange => CallError::BodyTooLarge {
+            field: "body",
+            limit_bytes: body_bytes_max,
+            actual_bytes: None,
+        }
+        .into(),
+        _ => status,
+    }
+}
+
+fn response(result: Result<Arc<Message>, CallError>, sender: &User) -> SendMessagesResponse {
+    let result = match result {
+        Ok(message) => SendResult::Message(encode::message(&message, sender.id)),
+        Err(error) => SendResult::Error(error.into_rpc_status()),
+    };
+    SendMessagesResponse { result: Some(result) }
+}

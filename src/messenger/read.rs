@@ -1,0 +1,98 @@
+use super::{Cursor, Messenger, MessengerError, Role};
+use crate::domain::limits::PAGE_BYTES_MAX;
+use crate::domain::{Epoch, MailboxRange, Message, Sequence, User, Username};
+use crate::store::{PageQuery, PageStart, StoreError};
+
+/// A page that its owner asks for.
+#[derive(Debug, Clone)]
+pub struct PageRequest {
+    /// From where, and in which direction. Before 0 is before the end.
+    pub start: PageStart,
+    /// The epoch of the cursor, if it is to be checked.
+    pub epoch: Option<Epoch>,
+    /// Only the conversation with this user.
+    pub peer: Option<Username>,
+    /// Only what the owner received.
+    pub received_only: bool,
+    /// The most messages.
+    pub page_size: usize,
+}
+
+/// A page of a mailbox.
+#[derive(Debug)]
+pub struct MessagePage {
+    /// In ascending order of sequence.
+    pub messages: Vec<Message>,
+    /// Whether more match in the direction of the page.
+    pub has_more: bool,
+    /// What the mailbox held when the page was read.
+    pub range: MailboxRange,
+}
+
+impl Messenger {
+    /// Reads a page of `owner`'s mailbox.
+    ///
+    /// # Errors
+    /// [`MessengerError`]: the cursor, the epoch, the peer, or the store's.
+    pub async fn read(
+        &self,
+        owner: &User,
+        request: PageRequest,
+    ) -> Result<MessagePage, MessengerError> {
+        self.check_epoch(request.epoch.as_ref())?;
+        let peer = match request.peer {
+            Some(name) => {
+                let peer = self.store.find_user(&name).await?;
+                Some(peer.ok_or(MessengerError::NoSuchUser { name, role: Role::Peer })?.id)
+            }
+            None => None,
+        };
+        let query = PageQuery {
+            owner: owner.id,
+            start: match request.start {
+                PageStart::Before(Sequence::ZERO) => PageStart::Before(Sequence::MAX),
+                start => start,
+            },
+            peer,
+            received_only: request.received_only,
+            messages_max: request.page_size,
+            bytes_max: PAGE_BYTES_MAX,
+        };
+        let page = self.store.page(query).await?;
+        check_cursor(request.start, &page.range)?;
+        Ok(MessagePage { messages: page.messages, has_more: page.has_more, range: page.range })
+    }
+
+    /// Acknowledges everything up to `through`, and says where the acknowledgement stands.
+    ///
+    /// # Errors
+    /// [`MessengerError`]: the sequence, the epoch, or the store's.
+    pub async fn acknowledge(
+        &self,
+        owner: &User,
+        through: Sequence,
+        epoch: Option<&Epoch>,
+    ) -> Result<Sequence, MessengerError> {
+        self.check_epoch(epoch)?;
+        self.store.acknowledge(owner.id, through).await.map_err(|error| match error {
+            StoreError::BeyondMailbox { asked, range } => MessengerError::OutOfRange {
+                cursor: Cursor::Through,
+                asked,
+                min: Sequence::ZERO,
+                max: range.last,
+            },
+            other => other.into(),
+        })
+    }
+}
+
+/// A cursor must lie in the mailbox as the page's snapshot saw it.
+fn check_cursor(start: PageStart, range: &MailboxRange) -> Result<(), MessengerError> {
+    match start {
+        PageStart::After(after) => MessengerError::check_after(Cursor::After, after, range),
+        PageStart::Before(Sequence::ZERO) => Ok(()),
+        PageStart::Before(before) => {
+            MessengerError::check(Cursor::Before, before, range.first, range.last.next())
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The server: the parts put together, on a socket, until it is told to stop.
+//!
+//! [`bind`] opens the data folder and the socket; [`Server::run`] serves until its shutdown token
+//! is cancelled and then drains under a deadline that no client can hold.
+
+mod connections;
+mod health;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tracing::{info, warn};
+
+use self::connections::Connections;
+use self::health::Health;
+use crate::auth::Authenticator;
+use crate::domain::Message;
+use crate::domain::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT};
+use crate::grpc::{Edge, Messaging};
+use crate::hub::Hub;
+use crate::messenger::Messenger;
+use crate::proto;
+use crate::proto::messaging_service_server::MessagingServiceServer;
+use crate::store::{self, CommitListener, OpenError, Store, StoreGuard};
+
+/// How a server is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it listens; port 0 takes any free one. Default 127.0.0.1:50051.
+    pub listen: SocketAddr,
+    /// The data folder; created if it is not there.
+    pub data_dir: PathBuf,
+    /// The most bytes of a message's body. Default 64 KiB, at most 1 MiB.
+    pub body_bytes_max: usize,
+    /// How long open calls may go on after the shutdown began. Default 10 seconds.
+    pub drain_deadline: Duration,
+    /// The most connections at a time; more wait to be accepted. Default 16,384.
+    pub connections_max: usize,
+}
+
+impl Options {
+    /// The defaults, on this data folder.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            data_dir: data_dir.into(),
+            body_bytes_max: BODY_BYTES_DEFAULT,
+            drain_deadline: Duration::from_secs(10),
+            connections_max: 16_384,
+        }
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A body limit of 0 or over the ceiling.
+    #[error("the body limit is {0} bytes; it must be 1 to {BODY_BYTES_CEILING}")]
+    BodyLimit(usize),
+    /// The data folder.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The socket.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The descriptors that reflection serves do not fit together.
+    #[error("cannot set up reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Why a server did not stop cleanly.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The store did not finish what it had accepted.
+    #[error("the store did not close within {STORE_CLOSE_DEADLINE:?}")]
+    StoreNotClosed,
+}
+
+/// How long the store may take for its last commits, after the connections are gone.
+const STORE_CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A server with its socket and its store open: callers can connect, and are served once it runs.
+pub struct Server {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    routes: Routes,
+    health: Health,
+    store: Store,
+    store_guard: StoreGuard,
+    /// Cancelled when the streams shall end.
+    drain: CancellationToken,
+    drain_deadline: Duration,
+    connections_max: usize,
+}
+
+/// What happens on commit: the hub is told.
+struct Announcer(Hub);
+
+impl CommitListener for Announcer {
+    fn committed(&self, messages: &[Arc<Message>]) {
+        self.0.publish(messages);
+    }
+
+    fn reset(&self) {
+        self.0.reread();
+    }
+}
+
+/// Opens the data folder and the socket.
+///
+/// # Errors
+/// [`StartError`] says what is in the way.
+pub async fn bind(options: Options) -> Result<Server, StartError> {
+    if !(1..=BODY_BYTES_CEILING).contains(&options.body_bytes_max) {
+        return Err(StartError::BodyLimit(options.body_bytes_max));
+    }
+    let hub = Hub::default();
+    let (store, store_guard) = open_store(&options, hub.clone()).await?;
+    let drain = CancellationToken::new();
+    let health = Health::new().await;
+    let bound = match routes(&options, &store, hub, &health, &drain) {
+        Ok(routes) => listen(options.listen).await.map(|(l, address)| (l, address, routes)),
+        Err(error) => Err(error),
+    };
+    let (listener, local_addr, routes) = match bound {
+        Ok(bound) => bound,
+        Err(error) => {
+            store_guard.close().await;
+            return Err(error);
+        }
+    };
+    let (drain_deadline, connections_max) = (options.drain_deadline, options.connections_max);
+    Ok(Server {
+        listener,
+        local_addr,
+        routes,
+        health,
+        store,
+        store_guard,
+        drain,
+        drain_deadline,
+        connections_max,
+    })
+}
+
+async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), OpenError> {
+    let store_options = store::Options::new(&options.data_dir);
+    let opening =
+        tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(Announcer(hub))));
+    opening.await.unwrap_or_else(|error| Err(OpenError::Thread(std::io::Error::other(error))))
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local_addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, local_addr))
+}
+
+/// A request is decoded up to twice the body limit and its fields' bounds, so that a body over the
+/// limit is told its size; beyond that it is refused unread.
+fn decoded_bytes_max(body_bytes_max: usize) -> usize {
+    const FIELDS_BYTES: usize = 16 * 1024;
+    2 * body_bytes_max + FIELDS_BYTES
+}
+
+/// Everything that is served: messaging behind its [`Edge`], health and reflection.
+fn routes(
+    options: &Options,
+    store: &Store,
+    hub: Hub,
+    health: &Health,
+    drain: &CancellationToken,
+) -> Result<Routes, StartError> {
+    let authenticator = Authenticator::new(store.clone());
+    let messaging = Messaging::new(
+        authenticator.clone(),
+        Messenger::new(store.clone(), hub),
+        options.body_bytes_max,
+        drain.clone(),
+    );
+    let messaging = MessagingServiceServer::new(messaging)
+        .max_decoding_message_size(decoded_bytes_max(options.body_bytes_max));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(Routes::new(Edge::new(messaging, authenticator, options.body_bytes_max))
+        .add_service(health.service())
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .prepare())
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until `shutdown` is cancelled; then stops accepting, finishes the calls that it has,
+    /// ends the streams, and closes what is left at the drain deadline.
+    ///
+    /// # Errors
+    /// [`RunError`] when the store could not finish in time; what was acknowledged is on disk.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let connections = Connections::new(self.routes, self.connections_max);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = connections.accept(self.listener) => {}
+            () = self.health.follow(self.store.health()) => {}
+        }
+
+        info!(deadline_ms = self.drain_deadline.as_millis(), "draining");
+        let deadline = Instant::now() + self.drain_deadline;
+        self.health.draining().await;
+        self.drain.cancel();
+        let cut = connections.drain(deadline).await;
+        if cut > 0 {
+            warn!(connections = cut, "cut connections that did not end by the drain deadline");
+        }
+        timeout(STORE_CLOSE_DEADLINE, self.store_guard.close())
+            .await
+            .map_err(|_| RunError::StoreNotClosed)?;
+        info!("stopped");
+        Ok(())
+    }
+}

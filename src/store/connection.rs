@@ -1,0 +1,132 @@
+use std::path::Path;
+
+use diesel::connection::SimpleConnection as _;
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+
+use super::OpenError;
+use super::schema::database_state;
+use crate::domain::{Epoch, Timestamp};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+/// Set on every connection, whatever the build's defaults are. `mmap_size = 0`: a read error of a
+/// mapped file kills the process instead of failing the read. `trusted_schema = OFF` and
+/// `cell_size_check = ON` are what sqlite.org/security.html advises for files that may be damaged.
+const COMMON_PRAGMAS: &str = "
+    PRAGMA busy_timeout = 5000;
+    PRAGMA foreign_keys = ON;
+    PRAGMA mmap_size = 0;
+    PRAGMA temp_store = MEMORY;
+    PRAGMA trusted_schema = OFF;
+    PRAGMA cell_size_check = ON;
+";
+
+/// `synchronous = FULL` syncs the write-ahead log at every commit: the promise **durable** rests on
+/// it. The size limit gives space back after a checkpoint that a long read had held up.
+const WRITER_PRAGMAS: &str = "
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = FULL;
+    PRAGMA journal_size_limit = 67108864;
+    PRAGMA cache_size = -32768;
+";
+
+const READER_PRAGMAS: &str = "
+    PRAGMA query_only = ON;
+    PRAGMA cache_size = -8192;
+";
+
+/// `sqlite3`'s own numbers for the settings on which promises rest.
+const REQUIRED_SETTINGS: [(&str, &str); 3] =
+    [("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1")];
+
+/// Opens the one connection that writes.
+pub(super) fn open_writer(database: &Path) -> Result<SqliteConnection, OpenError> {
+    let mut connection = open(database, WRITER_PRAGMAS)?;
+    for (pragma, wanted) in REQUIRED_SETTINGS {
+        let actual = setting(&mut connection, pragma).map_err(failed(database))?;
+        if actual != wanted {
+            return Err(OpenError::Setting { pragma, wanted, actual });
+        }
+    }
+    Ok(connection)
+}
+
+/// Opens a connection that cannot write.
+pub(super) fn open_reader(database: &Path) -> Result<SqliteConnection, OpenError> {
+    open(database, READER_PRAGMAS)
+}
+
+fn open(database: &Path, pragmas: &str) -> Result<SqliteConnection, OpenError> {
+    let path = database.to_str().ok_or_else(|| OpenError::Folder {
+        path: database.to_owned(),
+        source: std::io::Error::other("the path is not UTF-8"),
+    })?;
+    let mut connection = SqliteConnection::establish(path)
+        .map_err(|source| OpenError::Connect { path: database.to_owned(), source })?;
+    connection.batch_execute(COMMON_PRAGMAS).map_err(failed(database))?;
+    connection.batch_execute(pragmas).map_err(failed(database))?;
+    Ok(connection)
+}
+
+fn failed(database: &Path) -> impl Fn(diesel::result::Error) -> OpenError {
+    |source| OpenError::Database { path: database.to_owned(), source }
+}
+
+#[derive(QueryableByName)]
+struct Setting {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+fn setting(connection: &mut SqliteConnection, pragma: &str) -> QueryResult<String> {
+    let query = format!("SELECT CAST({pragma} AS TEXT) AS value FROM pragma_{pragma}");
+    Ok(diesel::sql_query(query).get_result::<Setting>(connection)?.value)
+}
+
+/// Brings the tables up to date, forwards only, and returns the database's epoch. A database of a
+/// newer version is refused before anything is changed.
+pub(super) fn migrate(
+    connection: &mut SqliteConnection,
+    database: &Path,
+) -> Result<Epoch, OpenError> {
+    let migration_failed =
+        |error: Box<dyn std::error::Error + Send + Sync>| OpenError::Migration(error.to_string());
+    let known: Vec<String> =
+        diesel::migration::MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS)
+            .map_err(migration_failed)?
+            .iter()
+            .map(|migration| migration.name().version().to_string())
+            .collect();
+    for applied in connection.applied_migrations().map_err(migration_failed)? {
+        let migration = applied.to_string();
+        if !known.contains(&migration) {
+            return Err(OpenError::Newer { migration });
+        }
+    }
+    connection.run_pending_migrations(MIGRATIONS).map_err(migration_failed)?;
+    epoch(connection).map_err(failed(database))
+}
+
+/// The database's epoch; minted at the first call.
+fn epoch(connection: &mut SqliteConnection) -> QueryResult<Epoch> {
+    diesel::insert_into(database_state::table)
+        .values((
+            database_state::id.eq(1),
+            database_state::epoch.eq(Epoch::mint().as_str()),
+            database_state::create_time_us.eq(Timestamp::now().as_micros()),
+        ))
+        .on_conflict_do_nothing()
+        .execute(connection)?;
+    let text = database_state::table.select(database_state::epoch).first(connection)?;
+    Ok(Epoch::from_text(text))
+}
+
+/// Proves that the disk takes a write: commits one.
+pub(super) fn probe(connection: &mut SqliteConnection) -> QueryResult<()> {
+    diesel::update(database_state::table)
+        .set(database_state::recover_time_us.eq(Timestamp::now().as_micros()))
+        .execute(connection)?;
+    Ok(())
+}

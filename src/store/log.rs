@@ -1,0 +1,257 @@
+//! The log's rows: one a message, with a checksum over all of it.
+
+use bytes::Bytes;
+use diesel::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::directory::Directory;
+use super::schema::message_log;
+use crate::domain::{
+    Body, BodyKind, Content, ContentType, Message, MessageId, RequestId, Sequence, Timestamp,
+    UserId,
+};
+
+const BODY_KIND_TEXT: i64 = 0;
+const BODY_KIND_DATA: i64 = 1;
+
+/// A row as it is read.
+#[derive(Debug, Queryable, Selectable)]
+#[diesel(table_name = message_log)]
+#[diesel(check_for_backend(diesel::sqlite::Sqlite))]
+pub(super) struct LogRow {
+    pub(super) position: i64,
+    message_id: Vec<u8>,
+    sender_id: i64,
+    sender_sequence: i64,
+    receiver_id: i64,
+    receiver_sequence: i64,
+    send_time_us: i64,
+    request_id: Option<String>,
+    content_type: String,
+    body_kind: i64,
+    body: Vec<u8>,
+    checksum: i64,
+}
+
+/// A row as it is written.
+#[derive(Insertable)]
+#[diesel(table_name = message_log)]
+struct NewLogRow<'a> {
+    position: i64,
+    message_id: &'a [u8],
+    sender_id: i64,
+    sender_sequence: i64,
+    receiver_id: i64,
+    receiver_sequence: i64,
+    send_time_us: i64,
+    request_id: Option<&'a str>,
+    content_type: &'a str,
+    body_kind: i64,
+    body: &'a [u8],
+    checksum: i64,
+}
+
+/// The row is not what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DamagedRow;
+
+/// Appends `message` at `position`.
+pub(super) fn append(
+    connection: &mut SqliteConnection,
+    position: i64,
+    message: &Message,
+) -> QueryResult<()> {
+    let mut row = NewLogRow {
+        position,
+        message_id: message.id.as_bytes(),
+        sender_id: message.sender.id.0,
+        sender_sequence: message.sender_sequence.get(),
+        receiver_id: message.receiver.id.0,
+        receiver_sequence: message.receiver_sequence.get(),
+        send_time_us: message.send_time.as_micros(),
+        request_id: message.request_id.as_ref().map(RequestId::as_str),
+        content_type: message.content.content_type.as_str(),
+        body_kind: match message.content.body.kind() {
+            BodyKind::Text => BODY_KIND_TEXT,
+            BodyKind::Data => BODY_KIND_DATA,
+        },
+        body: message.content.body.as_bytes(),
+        checksum: 0,
+    };
+    row.checksum = checksum(&row);
+    diesel::insert_into(message_log::table).values(row).execute(connection)?;
+    Ok(())
+}
+
+/// The position of the last row; 0 for an empty log.
+pub(super) fn last_position(connection: &mut SqliteConnection) -> QueryResult<i64> {
+    let last: Option<i64> =
+        message_log::table.select(diesel::dsl::max(message_log::position)).first(connection)?;
+    Ok(last.unwrap_or(0))
+}
+
+/// The row at `position`.
+pub(super) fn row(connection: &mut SqliteConnection, position: i64) -> QueryResult<Option<LogRow>> {
+    message_log::table.find(position).select(LogRow::as_select()).first(connection).optional()
+}
+
+impl LogRow {
+    /// The sender's sequence of this row.
+    pub(super) fn sender_sequence(&self) -> Sequence {
+        Sequence::parse(self.sender_sequence).unwrap_or(Sequence::ZERO)
+    }
+
+    /// The bytes of the body.
+    pub(super) fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// The message, if the row is whole. The names come from `directory`; the outer error is a
+    /// failing read, the inner one a damaged row.
+    pub(super) fn into_message(
+        self,
+        connection: &mut SqliteConnection,
+        directory: &Directory,
+    ) -> QueryResult<Result<Message, DamagedRow>> {
+        if checksum(&self.as_new()) != self.checksum {
+            return Ok(Err(DamagedRow));
+        }
+        let sender = directory.by_id(connection, UserId(self.sender_id))?;
+        let receiver = directory.by_id(connection, UserId(self.receiver_id))?;
+        let (Some(sender), Some(receiver)) = (sender, receiver) else {
+            return Ok(Err(DamagedRow));
+        };
+        Ok(self.decode(|row| {
+            Some(Message {
+                id: MessageId::from_bytes(row.message_id.as_slice().try_into().ok()?),
+                sender,
+                receiver,
+                sender_sequence: Sequence::parse(row.sender_sequence).ok()?,
+                receiver_sequence: Sequence::parse(row.receiver_sequence).ok()?,
+                send_time: Timestamp::from_micros(row.send_time_us),
+                request_id: match row.request_id {
+                    Some(text) => RequestId::parse(text).ok()?,
+                    None => None,
+                },
+                content: Content {
+                    content_type: ContentType::parse(row.content_type).ok()?,
+                    body: match row.body_kind {
+                        BODY_KIND_TEXT => {
+                            Body::text(String::from_utf8(row.body).ok()?, usize::MAX).ok()?
+                        }
+                        BODY_KIND_DATA => Body::data(Bytes::from(row.body), usize::MAX).ok()?,
+                        _ => return None,
+                    },
+                },
+            })
+        }))
+    }
+
+    /// What the checksum holds for was written by this code, so a value out of its bounds means
+    /// damage too.
+    fn decode(self, build: impl FnOnce(Self) -> Option<Message>) -> Result<Message, DamagedRow> {
+        build(self).ok_or(DamagedRow)
+    }
+
+    fn as_new(&self) -> NewLogRow<'_> {
+        NewLogRow {
+            position: self.position,
+            message_id: &self.message_id,
+            sender_id: self.sender_id,
+            sender_sequence: self.sender_sequence,
+            receiver_id: self.receiver_id,
+            receiver_sequence: self.receiver_sequence,
+            send_time_us: self.send_time_us,
+            request_id: self.request_id.as_deref(),
+            content_type: &self.content_type,
+            body_kind: self.body_kind,
+            body: &self.body,
+            checksum: self.checksum,
+        }
+    }
+}
+
+/// The checksum of a row: XXH3-64 over every other column, each number in 8 bytes (little endian),
+/// each text and blob after its length, an absent request id as the
+/// length 2^64 - 1. This layout is part
+/// of the file format.
+fn checksum(row: &NewLogRow<'_>) -> i64 {
+    let numbers = [
+        row.position,
+        row.sender_id,
+        row.sender_sequence,
+        row.receiver_id,
+        row.receiver_sequence,
+        row.send_time_us,
+        row.body_kind,
+    ];
+    let variable = [
+        Some(row.message_id),
+        row.request_id.map(str::as_bytes),
+        Some(row.content_type.as_bytes()),
+    ];
+
+    let mut bytes = Vec::with_capacity(256 + row.body.len());
+    for number in numbers {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    for field in variable.into_iter().chain([Some(row.body)]) {
+        let length = field.map_or(u64::MAX, |field| field.len() as u64);
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(field.unwrap_or_default());
+    }
+    xxh3_64(&bytes).cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn a_row() -> LogRow {
+        let mut row = LogRow {
+            position: 1,
+            message_id: vec![7; 16],
+            sender_id: 1,
+            sender_sequence: 2,
+            receiver_id: 3,
+            receiver_sequence: 4,
+            send_time_us: 5,
+            request_id: Some("key".into()),
+            content_type: "text/plain".into(),
+            body_kind: BODY_KIND_TEXT,
+            body: b"hello".to_vec(),
+            checksum: 0,
+        };
+        row.checksum = checksum(&row.as_new());
+        row
+    }
+
+    #[test]
+    fn the_checksum_covers_every_column() {
+        let damages: [fn(&mut LogRow); 12] = [
+            |row| row.position += 1,
+            |row| row.message_id[15] ^= 1,
+            |row| row.sender_id += 1,
+            |row| row.sender_sequence += 1,
+            |row| row.receiver_id += 1,
+            |row| row.receiver_sequence += 1,
+            |row| row.send_time_us += 1,
+            |row| row.request_id = None,
+            |row| row.request_id = Some(String::new()),
+            |row| row.content_type.push(' '),
+            |row| row.body_kind = BODY_KIND_DATA,
+            |row| row.body[0] ^= 1,
+        ];
+        for (number, damage) in damages.iter().enumerate() {
+            let mut row = a_row();
+            assert_eq!(checksum(&row.as_new()), row.checksum);
+            damage(&mut row);
+            assert_ne!(checksum(&row.as_new()), row.checksum, "damage {number} went unseen");
+        }
+    }
+
+    #[test]
+    fn the_checksum_of_a_known_row_stays_the_same_across_versions() {
+        assert_eq!(a_row().checksum, 3_430_266_489_979_838_986, "the file format");
+    }
+}

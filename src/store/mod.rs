@@ -1,0 +1,285 @@
+//! The durable mailbox: an append-only log of messages in SQLite, and the indexes derived from it.
+//!
+//! One thread writes, in groups that share a COMMIT; a pool of connections reads. The only place
+//! that knows diesel.
+
+mod connection;
+mod directory;
+mod error;
+mod folder;
+mod index;
+mod log;
+mod pages;
+mod readers;
+mod schema;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use self::directory::Directory;
+use self::folder::DataFolder;
+use self::readers::Readers;
+use self::writer::{Accepted, Acknowledge, MarkSeen, Register, WriteQueue, Writer};
+use crate::domain::{
+    Epoch, MailboxRange, Message, PeerAddress, Profile, Sequence, Timestamp, TokenHash, User,
+    UserId, Username, UsernamePrefix,
+};
+
+pub use self::error::{OpenError, StoreError};
+pub use self::index::PageStart;
+pub use self::pages::{Page, PageQuery};
+pub use self::writer::{Draft, Registered};
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The data folder; created with mode 0700 if it is not there.
+    pub data_dir: PathBuf,
+    /// Connections that read at the same time. Default 4.
+    pub readers: usize,
+    /// The size of the write queue: bodies, and 1 KiB for each write. Default 64 MiB.
+    pub write_queue_bytes: usize,
+    /// How long a call waits for a place in a full queue before it is refused. Default 2 seconds.
+    pub admission_wait: Duration,
+}
+
+impl Options {
+    /// The defaults, on this folder.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            readers: 4,
+            write_queue_bytes: 64 * 1024 * 1024,
+            admission_wait: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Who is told what was committed, on the writing thread, before anyone is answered. It must not
+/// block.
+pub trait CommitListener: Send {
+    /// These messages are on disk now; in the order of the log.
+    fn committed(&self, messages: &[Arc<Message>]);
+
+    /// Something may be on disk that was never announced: read again.
+    fn reset(&self);
+}
+
+/// A handle to an open store.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    writes: WriteQueue,
+    readers: Readers,
+    directory: Directory,
+    epoch: Epoch,
+    healthy: watch::Receiver<bool>,
+}
+
+/// The open store's thread and its hold on the folder; [`StoreGuard::close`] ends both.
+#[must_use]
+pub struct StoreGuard {
+    store: Store,
+    thread: JoinHandle<()>,
+    folder: DataFolder,
+}
+
+/// A message whose place in its sender's order is settled; the answer comes when it is on disk.
+#[must_use]
+pub struct PendingMessage(Accepted<Arc<Message>>);
+
+/// A new position of a follower or reader, in one snapshot.
+#[derive(Debug, Clone, Copy)]
+pub struct MailboxState {
+    /// What the mailbox holds.
+    pub range: MailboxRange,
+    /// What its owner acknowledged.
+    pub acknowledged_through: Sequence,
+}
+
+/// Opens the store on a data folder, bringing its tables up to date.
+///
+/// # Errors
+/// [`OpenError`] says what is wrong; nothing is deleted in any case.
+pub fn open(
+    options: &Options,
+    listener: Box<dyn CommitListener>,
+) -> Result<(Store, StoreGuard), OpenError> {
+    let folder = DataFolder::open(&options.data_dir)?;
+    let database = folder.database()?;
+    let mut connection = connection::open_writer(&database)?;
+    let epoch = connection::migrate(&mut connection, &database)?;
+    folder.sync()?;
+
+    let directory = Directory::new();
+    let (healthy_sender, healthy) = watch::channel(true);
+    let (writes, commands) = writer::queue(options.write_queue_bytes, options.admission_wait);
+    let readers = Readers::open(&database, options.readers, options.admission_wait)?;
+    let thread =
+        Writer::new(commands, database, connection, directory.clone(), listener, healthy_sender);
+    let thread = std::thread::Builder::new()
+        .name("store-writer".into())
+        .spawn(move || thread.run())
+        .map_err(OpenError::Thread)?;
+
+    let store = Store(Arc::new(Inner { writes, readers, directory, epoch, healthy }));
+    Ok((store.clone(), StoreGuard { store, thread, folder }))
+}
+
+impl StoreGuard {
+    /// Takes no more work, finishes what was accepted, closes every connection and lets go of the
+    /// folder.
+    pub async fn close(self) {
+        self.store.0.writes.stop();
+        self.store.0.readers.close().await;
+        let Self { thread, folder, .. } = self;
+        // Joining waits for a commit; it has no place on an async thread.
+        let joined = tokio::task::spawn_blocking(move || {
+            let outcome = thread.join();
+            drop(folder);
+            outcome
+        });
+        if !matches!(joined.await, Ok(Ok(()))) {
+            tracing::error!("the writing thread panicked");
+        }
+    }
+}
+
+impl Store {
+    /// The database's epoch.
+    pub fn epoch(&self) -> &Epoch {
+        &self.0.epoch
+    }
+
+    /// Whether commits succeed, as it changes.
+    pub fn health(&self) -> watch::Receiver<bool> {
+        self.0.healthy.clone()
+    }
+
+    /// Enters a name with its token, or updates the address of the caller's own name.
+    ///
+    /// # Errors
+    /// [`StoreError::UsernameTaken`] when the name is another's.
+    pub async fn register(
+        &self,
+        name: Username,
+        address: PeerAddress,
+        token: TokenHash,
+        caller: Option<UserId>,
+    ) -> Result<Registered, StoreError> {
+        self.0.writes.submit(Register { name, address, token, caller }).await?.answer().await
+    }
+
+    /// Queues a message. Messages are written in the order in which these calls return.
+    ///
+    /// # Errors
+    /// [`StoreError::WriteQueueFull`] when it found no place in time.
+    pub async fn append(&self, draft: Draft) -> Result<PendingMessage, StoreError> {
+        Ok(PendingMessage(self.0.writes.submit(draft).await?))
+    }
+
+    /// Moves a user's acknowledgement forward, and says where it stands.
+    ///
+    /// # Errors
+    /// [`StoreError::BeyondMailbox`] when there is no such entry.
+    pub async fn acknowledge(
+        &self,
+        user: UserId,
+        through: Sequence,
+    ) -> Result<Sequence, StoreError> {
+        self.0.writes.submit(Acknowledge { user, through }).await?.answer().await
+    }
+
+    /// Notes that a user is or was there just now. Waits for nothing: under overload the note is
+    /// lost, and the next one makes up for it.
+    pub fn mark_seen(&self, user: UserId) {
+        let _ = self.0.writes.try_submit(MarkSeen { user, at: Timestamp::now() });
+    }
+
+    /// The user of this name.
+    ///
+    /// # Errors
+    /// Only the storage's.
+    pub async fn find_user(&self, name: &Username) -> Result<Option<User>, StoreError> {
+        if let Some(user) = self.0.directory.remembered(name) {
+            return Ok(Some(user));
+        }
+        let (directory, name) = (self.0.directory.clone(), name.clone());
+        self.0.readers.read(move |c| directory.by_name(c, &name).map_err(pages::failed)).await
+    }
+
+    /// The user to whom a token belongs.
+    ///
+    /// # Errors
+    /// Only the storage's.
+    pub async fn find_by_token(&self, token: TokenHash) -> Result<Option<User>, StoreError> {
+        self.0.readers.read(move |c| directory::by_token(c, &token).map_err(pages::failed)).await
+    }
+
+    /// What is known of the user of this name.
+    ///
+    /// # Errors
+    /// Only the storage's.
+    pub async fn profile(&self, name: Username) -> Result<Option<Profile>, StoreError> {
+        self.0.readers.read(move |c| directory::profile(c, &name).map_err(pages::failed)).await
+    }
+
+    /// At most `limit` users whose names begin with `prefix`, in order of their keys, after the key
+    /// `after`.
+    ///
+    /// # Errors
+    /// Only the storage's.
+    pub async fn profiles(
+        &self,
+        prefix: UsernamePrefix,
+        after: String,
+        limit: usize,
+    ) -> Result<Vec<Profile>, StoreError> {
+        self.0
+            .readers
+            .read(move |c| directory::profiles(c, &prefix, &after, limit).map_err(pages::failed))
+            .await
+    }
+
+    /// A page of a mailbox.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when the page would begin with an entry that is not whole.
+    pub async fn page(&self, query: PageQuery) -> Result<Page, StoreError> {
+        let directory = self.0.directory.clone();
+        self.0.readers.read(move |c| pages::read(c, &directory, &query)).await
+    }
+
+    /// What a mailbox holds and what was acknowledged of it.
+    ///
+    /// # Errors
+    /// Only the storage's.
+    pub async fn mailbox_state(&self, owner: UserId) -> Result<MailboxState, StoreError> {
+        self.0
+            .readers
+            .read(move |c| {
+                let range = index::range(c, owner).map_err(pages::failed)?;
+                let acknowledged_through =
+                    directory::acknowledged_through(c, owner).map_err(pages::failed)?;
+                Ok(MailboxState { range, acknowledged_through })
+            })
+            .await
+    }
+}
+
+impl PendingMessage {
+    /// The committed message; for a repeated request id the first one.
+    ///
+    /// # Errors
+    /// [`StoreError::RequestIdReused`] for a key that stands for another message;
+    /// [`StoreError::Failing`] when it is unknown whether the message was stored.
+    pub async fn committed(self) -> Result<Arc<Message>, StoreError> {
+        self.0.answer().await
+    }
+}

@@ -1,0 +1,93 @@
+use std::sync::Arc;
+
+use diesel::prelude::*;
+
+use super::{Transaction, Write};
+use crate::domain::{Content, Message, MessageId, RequestId, User};
+use crate::store::{StoreError, index, log};
+
+/// A message to be appended.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Who sends it.
+    pub sender: User,
+    /// Whom it is for.
+    pub receiver: User,
+    /// What it says.
+    pub content: Content,
+    /// The sender's idempotency key.
+    pub request_id: Option<RequestId>,
+}
+
+impl Write for Draft {
+    type Output = Arc<Message>;
+
+    fn body_bytes(&self) -> usize {
+        self.content.body.as_bytes().len()
+    }
+
+    fn apply(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+    ) -> QueryResult<Result<Arc<Message>, StoreError>> {
+        if let Some(request_id) = &self.request_id {
+            let earlier =
+                index::position_of_request(transaction.connection, self.sender.id, request_id)?;
+            if let Some(position) = earlier {
+                return self.repeated(transaction, request_id, position);
+            }
+        }
+        let message = Arc::new(self.number(transaction)?);
+        let position = transaction.sequences.next_position(transaction.connection)?;
+        log::append(transaction.connection, position, &message)?;
+        index::add(transaction.connection, position, &message)?;
+        transaction.appended.push(Arc::clone(&message));
+        Ok(Ok(message))
+    }
+}
+
+impl Draft {
+    /// The message with its place in both mailboxes.
+    fn number(&self, transaction: &mut Transaction<'_>) -> QueryResult<Message> {
+        let Transaction { connection, sequences, .. } = transaction;
+        let receiver_sequence = sequences.next(connection, self.receiver.id)?;
+        let sender_sequence = if self.sender.id == self.receiver.id {
+            receiver_sequence
+        } else {
+            sequences.next(connection, self.sender.id)?
+        };
+        Ok(Message {
+            id: MessageId::mint(),
+            sender: self.sender.clone(),
+            receiver: self.receiver.clone(),
+            sender_sequence,
+            receiver_sequence,
+            send_time: transaction.now,
+            content: self.content.clone(),
+            request_id: self.request_id.clone(),
+        })
+    }
+
+    /// The message at `position` was sent with this key: it is the answer, if it is the same.
+    fn repeated(
+        &self,
+        transaction: &mut Transaction<'_>,
+        request_id: &RequestId,
+        position: i64,
+    ) -> QueryResult<Result<Arc<Message>, StoreError>> {
+        let reused = || StoreError::RequestIdReused(request_id.clone());
+        let Some(row) = log::row(transaction.connection, position)? else {
+            return Ok(Err(StoreError::Failing));
+        };
+        let sequence = row.sender_sequence();
+        let message = row.into_message(transaction.connection, transaction.directory)?;
+        Ok(match message {
+            Err(log::DamagedRow) => Err(StoreError::Damaged { sequence }),
+            Ok(earlier) => {
+                let same =
+                    earlier.receiver.id == self.receiver.id && earlier.content == self.content;
+                if same { Ok(Arc::new(earlier)) } else { Err(reused()) }
+            }
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! The writes that are not messages.
+
+use diesel::prelude::*;
+
+use super::{Transaction, Write};
+use crate::domain::{PeerAddress, Profile, Sequence, Timestamp, TokenHash, UserId, Username};
+use crate::store::{StoreError, directory};
+
+/// Enters a new name with its token, or updates the address of the caller's own.
+pub(in crate::store) struct Register {
+    pub(in crate::store) name: Username,
+    pub(in crate::store) address: PeerAddress,
+    /// The token of a new name; not used for an update.
+    pub(in crate::store) token: TokenHash,
+    pub(in crate::store) caller: Option<UserId>,
+}
+
+/// What a registration came to.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// The user.
+    pub profile: Profile,
+    /// Whether the name is new, so that the token is its.
+    pub is_new: bool,
+}
+
+impl Write for Register {
+    type Output = Registered;
+
+    fn apply(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+    ) -> QueryResult<Result<Registered, StoreError>> {
+        let Transaction { connection, now, .. } = transaction;
+        let Some(mut profile) = directory::profile(connection, &self.name)? else {
+            let profile =
+                directory::insert(connection, &self.name, &self.address, &self.token, *now)?;
+            return Ok(Ok(Registered { profile, is_new: true }));
+        };
+        if self.caller != Some(profile.user.id) {
+            return Ok(Err(StoreError::UsernameTaken(self.name.clone())));
+        }
+        directory::set_address(connection, profile.user.id, &self.address)?;
+        profile.address = self.address;
+        Ok(Ok(Registered { profile, is_new: false }))
+    }
+}
+
+/// Moves a user's acknowledgement forward.
+pub(in crate::store) struct Acknowledge {
+    pub(in crate::store) user: UserId,
+    pub(in crate::store) through: Sequence,
+}
+
+impl Write for Acknowledge {
+    type Output = Sequence;
+
+    fn apply(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+    ) -> QueryResult<Result<Sequence, StoreError>> {
+        let Transaction { connection, sequences, .. } = transaction;
+        let range = sequences.range(connection, self.user)?;
+        if self.through > range.last {
+            return Ok(Err(StoreError::BeyondMailbox { asked: self.through, range }));
+        }
+        directory::acknowledge(connection, self.user, self.through)?;
+        directory::acknowledged_through(connection, self.user).map(Ok)
+    }
+}
+
+/// Notes when a user was last known to be there.
+pub(in crate::store) struct MarkSeen {
+    pub(in crate::store) user: UserId,
+    pub(in crate::store) at: Timestamp,
+}
+
+impl Write for MarkSeen {
+    type Output = ();
+
+    fn apply(&mut self, transaction: &mut Transaction<'_>) -> QueryResult<Result<(), StoreError>> {
+        directory::set_last_seen(transaction.connection, self.user, self.at).map(Ok)
+    }
+}

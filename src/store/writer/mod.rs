@@ -1,0 +1,176 @@
+//! The one thread that writes, and the queue before it.
+//!
+//! It takes what waits, writes it in one transaction, commits, announces the committed messages in
+//! order, then answers. Nothing is answered or announced before COMMIT.
+
+mod append;
+mod group;
+mod jobs;
+mod sequences;
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
+
+pub use self::append::Draft;
+pub(super) use self::group::{Transaction, Writer};
+pub use self::jobs::Registered;
+pub(super) use self::jobs::{Acknowledge, MarkSeen, Register};
+use super::StoreError;
+
+/// What a queued write counts for beside its body.
+const JOB_OVERHEAD_BYTES: usize = 1024;
+
+/// A write that waits: applied in a transaction with others, answered after its COMMIT.
+trait Job: Send {
+    /// The body's part of the size that it takes in a group.
+    fn body_bytes(&self) -> usize;
+
+    /// Writes, and keeps what came of it. May be called again after a rollback.
+    fn apply(&mut self, transaction: &mut Transaction<'_>) -> diesel::QueryResult<()>;
+
+    /// Answers with what `apply` came to, which is on disk now.
+    fn committed(self: Box<Self>);
+
+    /// Answers with what kept the group from being committed.
+    fn failed(self: Box<Self>, error: StoreError);
+}
+
+/// What a job does; [`Pending`] adds who waits for it.
+pub(super) trait Write: Send + 'static {
+    type Output: Send + 'static;
+
+    /// The body's part of the size that it takes in the queue.
+    fn body_bytes(&self) -> usize {
+        0
+    }
+
+    /// Writes. The outer error is the storage's and fails the group; the inner one is this write's
+    /// own refusal, which must come before anything is written.
+    fn apply(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+    ) -> diesel::QueryResult<Result<Self::Output, StoreError>>;
+}
+
+struct Pending<W: Write> {
+    write: W,
+    outcome: Option<Result<W::Output, StoreError>>,
+    /// Gone callers are no reason not to write: what was accepted is kept.
+    reply: oneshot::Sender<Result<W::Output, StoreError>>,
+}
+
+impl<W: Write> Job for Pending<W> {
+    fn body_bytes(&self) -> usize {
+        self.write.body_bytes()
+    }
+
+    fn apply(&mut self, transaction: &mut Transaction<'_>) -> diesel::QueryResult<()> {
+        self.outcome = Some(self.write.apply(transaction)?);
+        Ok(())
+    }
+
+    fn committed(self: Box<Self>) {
+        let outcome = self.outcome.unwrap_or(Err(StoreError::Failing));
+        let _ = self.reply.send(outcome);
+    }
+
+    fn failed(self: Box<Self>, error: StoreError) {
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+struct Queued {
+    job: Box<dyn Job>,
+    /// Given back when the job is answered.
+    _place: OwnedSemaphorePermit,
+}
+
+enum Command {
+    Write(Queued),
+    /// The last one: what was queued before it is written.
+    Stop,
+}
+
+/// The write queue's near end.
+pub(super) struct WriteQueue {
+    commands: mpsc::Sender<Command>,
+    /// The queue's bound, in bytes: a place is taken before a command is sent.
+    places: Arc<Semaphore>,
+    limit_bytes: usize,
+    admission_wait: Duration,
+}
+
+/// The write queue's far end.
+pub(super) struct Commands(mpsc::Receiver<Command>);
+
+/// A queue of at most `limit_bytes`, in which a write waits for a place for `admission_wait`.
+pub(super) fn queue(limit_bytes: usize, admission_wait: Duration) -> (WriteQueue, Commands) {
+    #[expect(clippy::disallowed_methods, reason = "the semaphore before it is the bound")]
+    let (commands, receiver) = mpsc::channel();
+    let places = Arc::new(Semaphore::new(limit_bytes));
+    (WriteQueue { commands, places, limit_bytes, admission_wait }, Commands(receiver))
+}
+
+/// An accepted write: resolves when it is on disk, or refused.
+#[must_use]
+pub(super) struct Accepted<T>(oneshot::Receiver<Result<T, StoreError>>);
+
+impl<T> Accepted<T> {
+    pub(super) async fn answer(self) -> Result<T, StoreError> {
+        // The writer answers everything it took; it drops a reply only when it panicked.
+        self.0.await.unwrap_or(Err(StoreError::Failing))
+    }
+}
+
+impl WriteQueue {
+    /// Queues a write; returns when it has a place. The order of these returns is the order of
+    /// writing.
+    pub(super) async fn submit<W: Write>(
+        &self,
+        write: W,
+    ) -> Result<Accepted<W::Output>, StoreError> {
+        let places = Arc::clone(&self.places).acquire_many_owned(size(&write));
+        let place = timeout(self.admission_wait, places)
+            .await
+            .map_err(|_| StoreError::WriteQueueFull { limit_bytes: self.limit_bytes })?
+            .map_err(|_| StoreError::Closed)?;
+        self.send(write, place)
+    }
+
+    /// Queues a write if there is a place at once.
+    pub(super) fn try_submit<W: Write>(&self, write: W) -> Result<Accepted<W::Output>, StoreError> {
+        let place = Arc::clone(&self.places)
+            .try_acquire_many_owned(size(&write))
+            .map_err(|_| StoreError::WriteQueueFull { limit_bytes: self.limit_bytes })?;
+        self.send(write, place)
+    }
+
+    fn send<W: Write>(
+        &self,
+        write: W,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Accepted<W::Output>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Pending { write, outcome: None, reply });
+        self.commands
+            .send(Command::Write(Queued { job, _place: place }))
+            .map_err(|_| StoreError::Closed)?;
+        Ok(Accepted(answer))
+    }
+
+    /// Takes no more writes; the writer ends after those it has.
+    pub(super) fn stop(&self) {
+        self.places.close();
+        // A writer that is gone has stopped.
+        let _ = self.commands.send(Command::Stop);
+    }
+}
+
+/// What a write takes in the queue.
+fn size<W: Write>(write: &W) -> u32 {
+    u32::try_from(write.body_bytes() + JOB_OVERHEAD_BYTES).unwrap_or(u32::MAX)
+}
