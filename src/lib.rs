@@ -8,3 +8,5 @@ pub mod messenger;
 pub mod proto;
 pub mod server;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -38,16 +38,14 @@ pub use user::{Answers, TestUser, body_bytes, body_text};
 
 /// How long anything may take before it counts as hanging. Far longer than anything should take on
 /// a slow and busy machine: no test passes or fails by it in ordinary running.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Awaits `future`, and panics with `what` when it hangs.
 pub async fn within_patience<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("hangs: {what}"),
-    }
+    let output = tokio::time::timeout(PATIENCE, future).await.ok();
+    output.unwrap_or_else(|| panic!("hangs: {what}"))
 }
 
 /// Asks `check` again and again until it has an answer, and panics with `what` when it never has.

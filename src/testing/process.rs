@@ -37,10 +37,8 @@ impl ServerProcess {
         // Made before the wait, so that a server which never gets ready is ended as well.
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut process = Self { child, addr, stderr };
-        match within_patience("the server getting ready", ready).await {
-            Ok(addr) => process.addr = addr,
-            Err(_) => panic!("the server ended: {}", process.stderr()),
-        }
+        let ready = within_patience("the server getting ready", ready).await.ok();
+        process.addr = ready.unwrap_or_else(|| panic!("the server ended: {}", process.stderr()));
         process
     }
 
@@ -51,9 +49,8 @@ impl ServerProcess {
         let ready = watch_stderr(&mut child, Arc::clone(&stderr));
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         let process = Self { child, addr, stderr };
-        if within_patience("the server's end", ready).await.is_ok() {
-            panic!("the server started: {}", process.stderr());
-        }
+        let ready = within_patience("the server's end", ready).await;
+        assert!(ready.is_err(), "the server started: {}", process.stderr());
         process.exit().await
     }
 
@@ -130,7 +127,7 @@ fn spawn(binary: &Path, data_dir: &Path) -> Child {
 fn watch_stderr(child: &mut Child, text: Arc<Mutex<String>>) -> oneshot::Receiver<SocketAddr> {
     let stderr: ChildStderr = child.stderr.take().expect("stderr is piped");
     let (ready, receiver) = oneshot::channel();
-    std::thread::spawn(move || {
+    let collect = move || {
         let mut ready = Some(ready);
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             let addr = address_in(&line);
@@ -146,7 +143,12 @@ fn watch_stderr(child: &mut Child, text: Arc<Mutex<String>>) -> oneshot::Receive
                 let _ = ready.send(addr);
             }
         }
-    });
+    };
+    // It ends with the child, which closes the pipe.
+    std::thread::Builder::new()
+        .name("stderr of a server".into())
+        .spawn(collect)
+        .expect("a thread can be started");
     receiver
 }
 

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -78,8 +78,9 @@ impl Refusal {
 
     /// Asserts that the metadata holds this value.
     #[track_caller]
-    pub fn with(&self, key: &str, value: impl ToString) -> &Self {
-        assert_eq!(self.metadata.get(key), Some(&value.to_string()), "`{key}` of {self:?}");
+    pub fn with(&self, key: &str, value: impl Display) -> &Self {
+        let value = format!("{value}");
+        assert_eq!(self.metadata.get(key), Some(&value), "`{key}` of {self:?}");
         self
     }
 
@@ -107,7 +108,7 @@ fn promise_of(reason: ErrorReason) -> Promise {
     match reason {
         R::Unspecified => panic!("ERROR_REASON_UNSPECIFIED is not used"),
         R::InvalidField => about_fields(Code::InvalidArgument, &[]),
-        R::BodyTooLarge => about_fields(Code::InvalidArgument, &["limit_bytes", "actual_bytes"]),
+        R::BodyTooLarge => about_fields(Code::InvalidArgument, &["limit_bytes"]),
         R::TokenMissing | R::TokenMalformed | R::TokenUnknown => plain(Code::Unauthenticated, &[]),
         R::UsernameTaken => plain(Code::AlreadyExists, &["username"]),
         R::RequestIdReused => plain(Code::AlreadyExists, &["request_id"]),

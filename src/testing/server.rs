@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{TestUser, within_patience};
@@ -22,7 +22,8 @@ pub struct TestServer {
 struct Running {
     addr: SocketAddr,
     shutdown: CancellationToken,
-    task: JoinHandle<Result<(), RunError>>,
+    /// One task; dropping the set ends it.
+    task: JoinSet<Result<(), RunError>>,
 }
 
 impl TestServer {
@@ -53,7 +54,8 @@ impl TestServer {
         let run = server.run(shutdown.clone());
         // The folder lives as long as the server does, even when the test drops its handle first.
         let folder = Arc::clone(&self.folder);
-        let task = tokio::spawn(async move {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
             let result = run.await;
             drop(folder);
             result
@@ -69,9 +71,10 @@ impl TestServer {
     /// Stops the server and waits until it is gone. Its folder stays.
     pub async fn stop(&mut self) {
         self.begin_stop();
-        let running = self.running.take().expect("the server is running");
-        let result = within_patience("the server's end", running.task).await;
-        result.expect("the server does not panic").expect("the server stops without an error");
+        let mut running = self.running.take().expect("the server is running");
+        let ended = within_patience("the server's end", running.task.join_next()).await;
+        let result = ended.expect("it is one task").expect("the server does not panic");
+        result.expect("the server stops without an error");
     }
 
     /// Stops the server and starts it on the same folder, on a new port.

@@ -54,7 +54,7 @@ async fn what_is_not_bearer_and_a_token_is_malformed() {
 async fn a_token_that_was_never_given_out_is_unknown() {
     let server = TestServer::start().await;
     let alice = server.user("alice").await;
-    let stranger = Token::mint().expect("random bits").reveal();
+    let stranger = Token::mint().reveal();
     let authorization = format!("Bearer {stranger}").parse().expect("metadata");
     assert_all_refused(&alice, Some(authorization), ErrorReason::TokenUnknown).await;
 }

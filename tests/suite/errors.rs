@@ -46,9 +46,7 @@ async fn provoke(reason: ErrorReason) -> Option<Status> {
         }
         R::TokenMissing => get_user(&server, None).await,
         R::TokenMalformed => get_user(&server, Some("x")).await,
-        R::TokenUnknown => {
-            get_user(&server, Some(&Token::mint().expect("random bits").reveal())).await
-        }
+        R::TokenUnknown => get_user(&server, Some(&Token::mint().reveal())).await,
         R::UsernameTaken => {
             let bob = server.user("bob").await;
             bob.try_register("alice", "").await.expect_err("refused")
@@ -82,9 +80,11 @@ async fn a_body_far_over_the_limit_is_refused_as_one_over_it() {
     let alice = server.user("alice").await;
     let ten_mb = 10_000_000;
     refused(alice.try_send(data_to("alice", vec![0; ten_mb])).await, ErrorReason::BodyTooLarge)
-        .names("data");
+        .names("body")
+        .with("limit_bytes", 65_536);
     refused(alice.try_send(text_to("alice", "x".repeat(ten_mb))).await, ErrorReason::BodyTooLarge)
-        .names("text");
+        .names("body")
+        .with("limit_bytes", 65_536);
     assert_eq!(alice.send("alice", "the connection goes on").await.sequence, 1);
 }
 

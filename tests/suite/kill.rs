@@ -36,7 +36,7 @@ struct Sender {
 struct Record {
     /// Requests 0 to this were handed to the client; whether they arrived is unknown.
     attempted: AtomicUsize,
-    /// What was answered with OK, by request_id.
+    /// What was answered with OK, by `request_id`.
     answered: Mutex<BTreeMap<String, Message>>,
 }
 
@@ -118,9 +118,10 @@ async fn load_until_killed(
         let record = Arc::new(Record::default());
         records.push(Arc::clone(&record));
         tasks.spawn(async move {
-            match sender.streams {
-                true => send_on_a_stream(user, record, round).await,
-                false => send_one_by_one(user, record, round).await,
+            if sender.streams {
+                send_on_a_stream(user, record, round).await;
+            } else {
+                send_one_by_one(user, record, round).await;
             }
         });
     }
@@ -157,7 +158,7 @@ async fn send_on_a_stream(user: TestUser, record: Arc<Record>, round: usize) {
     }
 }
 
-/// The i-th request of a sender in a round; its text is its request_id.
+/// The i-th request of a sender in a round; its text is its `request_id`.
 fn request(user: &TestUser, round: usize, i: usize) -> SendMessageRequest {
     let id = format!("{}-{round}-{i}", user.name);
     with_id(text_to("bob", id.clone()), &id)

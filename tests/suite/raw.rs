@@ -48,7 +48,7 @@ pub(crate) async fn call(
         .header("content-type", "application/grpc")
         .header("te", "trailers");
     for (name, value) in headers {
-        request = request.header(*name, *value);
+        request = request.header(*name, value);
     }
     let request = request.body(body).expect("a request as HTTP has it");
     let answer = within_patience(method, client.request(request)).await.expect("an answer");

@@ -79,7 +79,7 @@ async fn stuck_clients_cannot_hold_the_server() {
 #[tokio::test]
 async fn a_server_that_nobody_holds_does_not_wait_for_its_deadline() {
     let mut server = TestServer::start_with(|options| {
-        options.drain_deadline = Duration::from_secs(3_600);
+        options.drain_deadline = Duration::from_hours(1);
     })
     .await;
     let alice = server.user("alice").await;
