@@ -1,15 +1,15 @@
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
 use super::{TestUser, eventually, within_patience};
 
-/// What the ready server says before its address.
-const READY: &str = "listening on ";
+/// What stands in the line in which the ready server says its address.
+const READY: &str = "listen";
 
 /// The real binary, serving a folder: for tests that kill it. It ends with the value.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl ServerProcess {
     pub async fn start(binary: &Path, data_dir: &Path) -> Self {
         let mut child = spawn(binary, data_dir);
         let stderr = Arc::default();
-        let ready = watch_stderr(&mut child, Arc::clone(&stderr));
+        let ready = watch(&mut child, Arc::clone(&stderr));
         // Made before the wait, so that a server which never gets ready is ended as well.
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut process = Self { child, addr, stderr };
@@ -46,7 +46,7 @@ impl ServerProcess {
     pub async fn fail_to_start(binary: &Path, data_dir: &Path) -> Exit {
         let mut child = spawn(binary, data_dir);
         let stderr = Arc::default();
-        let ready = watch_stderr(&mut child, Arc::clone(&stderr));
+        let ready = watch(&mut child, Arc::clone(&stderr));
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         let process = Self { child, addr, stderr };
         let ready = within_patience("the server's end", ready).await;
@@ -66,7 +66,7 @@ impl ServerProcess {
 
     /// What the server wrote to stderr until now.
     pub fn stderr(&self) -> String {
-        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.stderr).clone()
     }
 
     /// Ends the process as a crash does (SIGKILL), and waits until it is gone.
@@ -116,44 +116,54 @@ fn spawn(binary: &Path, data_dir: &Path) -> Child {
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
         .arg(data_dir)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary can be started")
 }
 
-/// Collects what the child writes to stderr, to the end so that it never blocks on a full pipe.
-/// The answer is the address that it says it listens on; an error when it ends without.
-fn watch_stderr(child: &mut Child, text: Arc<Mutex<String>>) -> oneshot::Receiver<SocketAddr> {
-    let stderr: ChildStderr = child.stderr.take().expect("stderr is piped");
+/// Collects what the child writes, to the end so that it never blocks on a full pipe. The answer is
+/// the address that it says it listens on; an error when it ends without.
+fn watch(child: &mut Child, stderr: Arc<Mutex<String>>) -> oneshot::Receiver<SocketAddr> {
     let (ready, receiver) = oneshot::channel();
-    let collect = move || {
-        let mut ready = Some(ready);
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let addr = address_in(&line);
-            {
-                let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
-                text.push_str(&line);
-                text.push('\n');
-            }
-            if let Some(addr) = addr
-                && let Some(ready) = ready.take()
+    let ready = Arc::new(Mutex::new(Some(ready)));
+    let pipe = child.stdout.take().expect("stdout is piped");
+    collect("a server's stdout", pipe, Arc::default(), Arc::clone(&ready));
+    let pipe = child.stderr.take().expect("stderr is piped");
+    collect("a server's stderr", pipe, stderr, ready);
+    receiver
+}
+
+/// Reads lines in a thread of their own, which ends with the child, when the pipe closes.
+fn collect(
+    name: &str,
+    pipe: impl Read + Send + 'static,
+    text: Arc<Mutex<String>>,
+    ready: Arc<Mutex<Option<oneshot::Sender<SocketAddr>>>>,
+) {
+    let read = move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            *lock(&text) += &(line.clone() + "\n");
+            if let Some(addr) = address_in(&line)
+                && let Some(ready) = lock(&ready).take()
             {
                 // The receiver is gone only when the test has failed already.
                 let _ = ready.send(addr);
             }
         }
     };
-    // It ends with the child, which closes the pipe.
-    std::thread::Builder::new()
-        .name("stderr of a server".into())
-        .spawn(collect)
-        .expect("a thread can be started");
-    receiver
+    std::thread::Builder::new().name(name.into()).spawn(read).expect("a thread can be started");
 }
 
+/// The address in a line that says where the server listens.
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once(READY)?;
-    let end = rest.find(|c: char| !(c.is_ascii_digit() || ".:".contains(c)));
-    rest[..end.unwrap_or(rest.len())].parse().ok()
+    let is_of_an_address = |c: char| c.is_ascii_hexdigit() || ".:[]".contains(c);
+    let mut words = line.split(|c| !is_of_an_address(c));
+    words
+        .find_map(|word| word.trim_start_matches(':').parse().ok())
+        .filter(|_| line.contains(READY))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,7 +8,7 @@ use tonic_types::StatusExt as _;
 use crate::proto::{ERROR_DOMAIN, ErrorReason};
 
 /// What a refusal says to programs: its status and its `google.rpc` details.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The gRPC status.
     pub code: Code,

@@ -159,8 +159,8 @@ impl TestUser {
         self.subscribe_through(endpoint(self.addr), request).await
     }
 
-    /// Opens a subscription whose connection takes only `window_bytes` that are not read: a reader
-    /// that stops reading soon holds the server up.
+    /// Opens a subscription that takes only `window_bytes` that are not read: a reader that stops
+    /// reading soon holds the server up.
     ///
     /// # Errors
     /// The status with which the server refuses, wherever on the stream it comes.
@@ -169,9 +169,7 @@ impl TestUser {
         window_bytes: u32,
         request: SubscribeRequest,
     ) -> Result<Subscription, Status> {
-        let endpoint = endpoint(self.addr)
-            .initial_stream_window_size(window_bytes)
-            .initial_connection_window_size(window_bytes);
+        let endpoint = endpoint(self.addr).initial_stream_window_size(window_bytes);
         self.subscribe_through(endpoint, request).await
     }
 

@@ -68,7 +68,7 @@ async fn provoke(reason: ErrorReason) -> Option<Status> {
         R::DeadlineExceeded => {
             let headers = headers(&alice, "100m");
             let body = raw::unfinished(bytes::Bytes::new());
-            raw::call(server.addr(), SEND_MESSAGES, &headers, body).await
+            raw::call(server.addr(), SEND_MESSAGE, &headers, body).await
         }
     };
     Some(status)

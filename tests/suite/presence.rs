@@ -11,7 +11,6 @@ async fn a_user_is_online_while_a_subscription_is_open() {
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
     assert!(!bob.get_user("alice").await.expect("found").online);
 
-    let begun = now_micros();
     let following = alice.follow(0).await;
     let asked = now_micros();
     let shown = bob.get_user("alice").await.expect("found");
@@ -19,10 +18,22 @@ async fn a_user_is_online_while_a_subscription_is_open() {
     assert!(micros(shown.last_seen_time.as_ref()) >= asked, "the present for one who is online");
 
     drop(following);
-    let shown = gone(&bob, "alice").await;
-    assert!(micros(shown.last_seen_time.as_ref()) >= begun);
-    let later = bob.get_user("alice").await.expect("found");
-    assert_eq!(later.last_seen_time, shown.last_seen_time, "it stands still for one who is gone");
+    gone(&bob, "alice").await;
+}
+
+#[tokio::test]
+async fn one_who_went_was_last_seen_when_they_went() {
+    let server = TestServer::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    for _again in 0..20 {
+        let following = alice.follow(0).await;
+        let present = bob.get_user("alice").await.expect("found").last_seen_time;
+        drop(following);
+        let left = gone(&bob, "alice").await.last_seen_time;
+        assert!(micros(left.as_ref()) >= micros(present.as_ref()), "not before they were seen");
+        let later = bob.get_user("alice").await.expect("found").last_seen_time;
+        assert_eq!(later, left, "it stands still for one who is gone");
+    }
 }
 
 #[tokio::test]

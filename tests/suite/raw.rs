@@ -30,6 +30,11 @@ pub(crate) fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).boxed_unsync()
 }
 
+/// A request body that is sent piece by piece, each in an HTTP/2 frame of its own.
+pub(crate) fn in_frames(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
+    StreamBody::new(tokio_stream::iter(pieces.map(|piece| Ok(Frame::data(piece))))).boxed_unsync()
+}
+
 /// A request body that begins with these bytes and never ends.
 pub(crate) fn unfinished(bytes: Bytes) -> Body {
     let first = tokio_stream::once(Ok(Frame::data(bytes)));

@@ -9,8 +9,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 /// The services that tools find.
-const SERVICES: [&str; 3] =
-    [SERVICE_NAME, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
+const SERVICES: [&str; 2] = [SERVICE_NAME, "grpc.health.v1.Health"];
 
 /// Files that a tool needs to show the contract and the details of errors.
 const SYMBOLS: [&str; 7] = [

@@ -140,9 +140,7 @@ async fn an_empty_body_is_refused() {
     refused(alice.try_send(text_to("alice", "")).await, ErrorReason::InvalidField).names("text");
     refused(alice.try_send(data_to("alice", "")).await, ErrorReason::InvalidField).names("data");
     let none = SendMessageRequest { to_user: "alice".into(), ..Default::default() };
-    let refusal = refused(alice.try_send(none).await, ErrorReason::InvalidField);
-    let known = |field: &String| ["text", "data"].contains(&field.as_str());
-    assert!(refusal.fields.iter().all(known), "names a field of the request: {refusal:?}");
+    refused(alice.try_send(none).await, ErrorReason::InvalidField).names("body");
 }
 
 #[tokio::test]
