@@ -1,6 +1,8 @@
 //! peerpost: a self-hosted messaging service between peers.
 
 pub mod auth;
+pub mod cli;
+pub mod client;
 pub mod domain;
 pub mod grpc;
 pub mod hub;

@@ -1,3 +1,7 @@
 //! The `peerpost` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    peerpost::cli::main()
+}

@@ -1,0 +1,101 @@
+//! Which server, and as whom.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+
+use super::advice::advise;
+use super::identity::Identities;
+use crate::client::{Client, Options, Token};
+use crate::domain::Username;
+
+/// How long a command goes on trying a server that does not answer: a restart is waited for, a
+/// wrong address is reported soon.
+const RETRY_DEADLINE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(super) struct ConnectionArgs {
+    /// The server: http://HOST:PORT or HOST:PORT.
+    #[arg(
+        long,
+        global = true,
+        env = "PEERPOST_SERVER",
+        value_name = "SERVER",
+        default_value = "http://127.0.0.1:50051"
+    )]
+    server: String,
+
+    /// The user to act as, out of those registered from this machine. Not needed when there is one.
+    #[arg(
+        long = "as",
+        global = true,
+        env = "PEERPOST_USER",
+        value_name = "NAME",
+        value_parser = Username::parse
+    )]
+    pub(super) user: Option<Username>,
+}
+
+impl ConnectionArgs {
+    /// A client without an identity.
+    pub(super) fn anonymous(&self) -> anyhow::Result<Client> {
+        let options = Options::default().retry_deadline(RETRY_DEADLINE);
+        Ok(Client::connect_with(&self.server, options)?)
+    }
+
+    /// A client as the user who runs the command.
+    pub(super) fn authenticated(&self) -> anyhow::Result<Client> {
+        let client = self.anonymous()?;
+        let token = match token_from_environment()? {
+            Some(token) => token,
+            None => choose(&Identities::of_server(client.server())?, self.user.as_ref())
+                .with_context(|| format!("no identity at {}", client.server()))?,
+        };
+        Ok(client.with_token(&token))
+    }
+}
+
+/// The token in the environment, which goes before those that are kept.
+pub(super) fn token_from_environment() -> anyhow::Result<Option<Token>> {
+    match std::env::var("PEERPOST_TOKEN") {
+        Ok(text) if !text.is_empty() => {
+            Token::parse(&text).map(Some).context("what PEERPOST_TOKEN holds")
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The token of the user asked for, or of the only one that there is.
+fn choose(identities: &Identities, user: Option<&Username>) -> anyhow::Result<Token> {
+    let names = identities.names()?;
+    let only;
+    let user = match (user, names.as_slice()) {
+        (Some(user), _) => user,
+        (None, [name]) => {
+            only = Username::parse(name)?;
+            &only
+        }
+        (None, []) => {
+            return Err(advise(
+                anyhow!("nobody is registered there from this machine"),
+                "`peerpost register NAME` takes a name; PEERPOST_TOKEN uses a token of elsewhere",
+            ));
+        }
+        (None, names) => {
+            return Err(advise(
+                anyhow!("several users are registered there: {}", names.join(", ")),
+                "`--as NAME` says which one to act as",
+            ));
+        }
+    };
+    identities.token(user)?.ok_or_else(|| {
+        advise(
+            anyhow!("no token is kept for {user}"),
+            match names.as_slice() {
+                [] => format!("`peerpost register {user}` takes the name"),
+                names => format!("there are tokens for: {}", names.join(", ")),
+            },
+        )
+    })
+}

@@ -1,0 +1,135 @@
+//! The command line: data to stdout, everything else to stderr.
+//!
+//! Exit codes: 0 for success, 1 for a failure, 2 for a command line that is not understood.
+
+mod advice;
+mod connection;
+mod escape;
+mod follow;
+mod identity;
+mod inbox;
+mod output;
+mod register;
+mod render;
+mod send;
+mod serve;
+mod signals;
+mod users;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use connection::ConnectionArgs;
+
+const ABOUT: &str = "Messages between peers: one server, one mailbox for each user, one command.";
+
+const EXAMPLES: &str = "\
+Examples:
+  peerpost serve                            run a server on this machine
+  peerpost register alice                   take a name; its token is kept for this machine
+  peerpost send bob 'hello, bob'            send a message
+  peerpost inbox                            read the newest messages
+  peerpost follow --ack                     print messages as they come, each once
+  peerpost --as bob users --prefix al       look for other users
+
+Environment:
+  PEERPOST_SERVER      as --server            PEERPOST_TOKEN       the token to use instead of a kept one
+  PEERPOST_USER        as --as                PEERPOST_CONFIG_DIR  where tokens are kept
+  PEERPOST_LOG         what is logged to stderr, such as `debug` or `peerpost=debug`";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "peerpost", version, about = ABOUT, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server.
+    Serve(serve::Args),
+    /// Register a name and keep its token, or update the address of a name of one's own.
+    Register(register::Args),
+    /// Send a message.
+    Send(send::Args),
+    /// Read the mailbox: the newest messages, or those after or before a sequence.
+    Inbox(inbox::Args),
+    /// Follow the mailbox: print messages as they come, across restarts of the server.
+    Follow(follow::Args),
+    /// List the registered users.
+    Users(users::Args),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    // Ends the process by itself for --help and --version, and for a usage error with exit code 2.
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has seen enough: `peerpost follow | head -1` is no failure.
+        Err(error) if error.is::<output::ReaderGone>() => ExitCode::SUCCESS,
+        Err(error) => {
+            advice::report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    init_logging(match cli.command {
+        Command::Serve(_) => "info",
+        // The other commands say what matters themselves.
+        _ => "warn",
+    })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the threads of the runtime")?;
+    runtime.block_on(async {
+        match &cli.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Register(args) => register::run(&cli.connection, args).await,
+            Command::Send(args) => send::run(&cli.connection, args).await,
+            Command::Inbox(args) => inbox::run(&cli.connection, args).await,
+            Command::Follow(args) => follow::run(&cli.connection, args).await,
+            Command::Users(args) => users::run(&cli.connection, args).await,
+        }
+    })
+}
+
+fn init_logging(default: &str) -> anyhow::Result<()> {
+    const VARIABLE: &str = "PEERPOST_LOG";
+    let filter = match std::env::var(VARIABLE) {
+        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(&directives)
+            .with_context(|| format!("{VARIABLE} is {directives:?}, which is not a log filter"))?,
+        _ => EnvFilter::new(default),
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for line in ["peerpost --as alice users", "peerpost users --as alice"] {
+            let cli = Cli::try_parse_from(line.split(' ')).expect(line);
+            assert_eq!(cli.connection.user.expect("a name").as_str(), "alice");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Messages and users as lines, for people and as JSON.
+
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::escape::{printable, printable_json};
+use crate::client::{Body, Message, User};
+
+#[derive(Serialize)]
+struct MessageJson<'a> {
+    sequence: i64,
+    message_id: &'a str,
+    from_user: &'a str,
+    to_user: &'a str,
+    send_time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_base64: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    content_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct UserJson<'a> {
+    username: &'a str,
+    ip_address: &'a str,
+    register_time: String,
+    online: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen_time: Option<String>,
+}
+
+/// A message as a line, for people or as JSON.
+pub(super) fn message(message: &Message, json: bool) -> anyhow::Result<String> {
+    if json { message_json(message) } else { Ok(message_line(message)) }
+}
+
+/// `#12 2026-01-31 12:34:56Z bob -> alice: hello`, safe to show on a terminal.
+fn message_line(message: &Message) -> String {
+    let body = match message.body.as_text() {
+        Some(text) => printable(text).into_owned(),
+        None if message.content_type.is_empty() => {
+            format!("({} bytes of data)", message.body.as_bytes().len())
+        }
+        None => format!(
+            "({} bytes of {})",
+            message.body.as_bytes().len(),
+            printable(&message.content_type)
+        ),
+    };
+    format!(
+        "#{} {} {} -> {}: {body}",
+        message.sequence,
+        short_time(message.send_time),
+        printable(&message.from_user),
+        printable(&message.to_user),
+    )
+}
+
+/// A message that was just sent: its number in the sender's mailbox and its id.
+pub(super) fn sent_line(message: &Message) -> String {
+    format!(
+        "#{} -> {}: {}",
+        message.sequence,
+        printable(&message.to_user),
+        printable(&message.message_id)
+    )
+}
+
+/// A message as one JSON object.
+pub(super) fn message_json(message: &Message) -> anyhow::Result<String> {
+    let (text, data_base64) = match &message.body {
+        Body::Text(text) => (Some(text.as_str()), None),
+        Body::Data(data) => (None, Some(STANDARD.encode(data))),
+    };
+    to_json(&MessageJson {
+        sequence: message.sequence,
+        message_id: &message.message_id,
+        from_user: &message.from_user,
+        to_user: &message.to_user,
+        send_time: rfc3339(message.send_time)?,
+        text,
+        data_base64,
+        content_type: &message.content_type,
+        request_id: message.request_id.as_deref(),
+    })
+}
+
+/// `alice  192.0.2.7:9000  online`, safe to show on a terminal.
+pub(super) fn user_line(user: &User) -> String {
+    let seen = match (user.online, user.last_seen_time) {
+        (true, _) => "online".to_owned(),
+        (false, Some(time)) => format!("last seen {}", short_time(time)),
+        (false, None) => "never seen".to_owned(),
+    };
+    format!("{:<16}  {:<21}  {seen}", printable(&user.username), printable(&user.ip_address))
+}
+
+/// A user as one JSON object.
+pub(super) fn user_json(user: &User) -> anyhow::Result<String> {
+    to_json(&UserJson {
+        username: &user.username,
+        ip_address: &user.ip_address,
+        register_time: rfc3339(user.register_time)?,
+        online: user.online,
+        last_seen_time: user.last_seen_time.map(rfc3339).transpose()?,
+    })
+}
+
+fn to_json(value: &impl Serialize) -> anyhow::Result<String> {
+    let json = serde_json::to_string(value).context("cannot write JSON")?;
+    Ok(printable_json(&json).into_owned())
+}
+
+fn rfc3339(time: SystemTime) -> anyhow::Result<String> {
+    let time = Timestamp::try_from(time).context("the server sent a time out of bounds")?;
+    Ok(time.to_string())
+}
+
+/// To the second, in UTC.
+fn short_time(time: SystemTime) -> String {
+    match Timestamp::try_from(time) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+        Err(_) => "(no time)".to_owned(),
+    }
+}

@@ -1,0 +1,86 @@
+use std::time::Duration;
+
+use super::backoff::Backoff;
+
+/// The waits of a [`Client`](super::Client), each with a bound.
+///
+/// ```
+/// use std::time::Duration;
+/// use peerpost::client::Options;
+///
+/// let options = Options::default()
+///     .call_deadline(Duration::from_secs(2))
+///     .retry_deadline(Duration::from_secs(60));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(super) connect_timeout: Duration,
+    pub(super) call_deadline: Duration,
+    pub(super) retry_deadline: Duration,
+    pub(super) backoff_min: Duration,
+    pub(super) backoff_max: Duration,
+    pub(super) keepalive_interval: Duration,
+    pub(super) keepalive_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            call_deadline: Duration::from_secs(10),
+            retry_deadline: Duration::from_secs(30),
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(20),
+            keepalive_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Options {
+    /// How long opening a connection may take. Default: 5 seconds.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long one attempt of a call may take; the server is told (`grpc-timeout`).
+    /// Default: 10 seconds.
+    #[must_use]
+    pub fn call_deadline(mut self, deadline: Duration) -> Self {
+        self.call_deadline = deadline;
+        self
+    }
+
+    /// How long after a call began another attempt may still begin. Zero: one attempt only. A call
+    /// is over after this and one `call_deadline` more. Default: 30 seconds.
+    #[must_use]
+    pub fn retry_deadline(mut self, deadline: Duration) -> Self {
+        self.retry_deadline = deadline;
+        self
+    }
+
+    /// The waits between attempts: from about `min`, doubling with each failure, to `max` at most,
+    /// less up to a half of random jitter. A server that asks for longer gets it.
+    /// Default: 100 milliseconds to 5 seconds.
+    #[must_use]
+    pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
+        self.backoff_min = min;
+        self.backoff_max = max;
+        self
+    }
+
+    /// How a dead connection is noticed: a ping after `interval` of silence, and the connection is
+    /// given up when no answer comes within `timeout`. Default: 20 and 10 seconds.
+    #[must_use]
+    pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keepalive_interval = interval;
+        self.keepalive_timeout = timeout;
+        self
+    }
+
+    pub(super) fn new_backoff(&self) -> Backoff {
+        Backoff::new(self.backoff_min, self.backoff_max)
+    }
+}
