@@ -77,7 +77,7 @@ fn complaints_about(path: &str, source: &str) -> Vec<String> {
                 complaints.push(format!("{path}: `{call}` outside of tests"));
             }
         }
-        let is_root = path.ends_with("/mod.rs") || path.matches('/').count() == 1;
+        let is_root = path == format!("src/{module}/mod.rs") || path == format!("src/{module}.rs");
         if code.contains("super::super::") || is_root && shipped.contains("super::") {
             complaints.push(format!("{path}: `super::` out of its module; write `crate::`"));
         }
@@ -183,7 +183,7 @@ fn is_part_of_a_name(c: char) -> bool {
 fn is_root_of_a_path(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, _)| {
         let (before, after) = (&code[..at], &code[at + name.len()..]);
-        let begins = !before.ends_with(is_part_of_a_name) && !before.ends_with("::");
+        let begins = !before.ends_with(is_part_of_a_name) && !before.ends_with([':', '.']);
         begins && (after.starts_with("::") || before.trim_end().ends_with("use"))
     })
 }
@@ -323,6 +323,7 @@ mod tried {
         objects("src/hub.rs", "use super::store::Store;");
         objects("src/store/mod.rs", "use super::hub::Hub;");
         objects("src/store/writer.rs", "use super::super::hub::Hub;");
+        accepts("src/store/writer/mod.rs", "use super::StoreError;");
         accepts("src/hub.rs", "#[cfg(test)]\nmod tests {\n    use super::*;\n}");
     }
 
