@@ -62,11 +62,13 @@ async fn a_cursor_outside_the_mailbox_is_refused_with_the_range() {
         (before(i64::MAX), "before_sequence", i64::MAX, 6),
     ];
     for (request, field, sequence, max_sequence) in table {
-        refused(alice.get(request).await, ErrorReason::SequenceOutOfRange)
-            .with("field", field)
-            .with("sequence", sequence)
-            .with("min_sequence", 0)
-            .with("max_sequence", max_sequence);
+        let refusal = refused(alice.get(request).await, ErrorReason::SequenceOutOfRange);
+        refusal.with("field", field).with("sequence", sequence).with("max_sequence", max_sequence);
+        let cursor = if field == "after_sequence" { after } else { before };
+        for end in ["min_sequence", "max_sequence"] {
+            let named = refusal.metadata[end].parse().expect("a number");
+            alice.get(cursor(named)).await.expect("what the range names is accepted");
+        }
     }
 }
 

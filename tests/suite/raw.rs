@@ -2,6 +2,7 @@
 //! a deadline that only the server keeps.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::net::SocketAddr;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -48,6 +49,16 @@ pub(crate) async fn call(
     headers: &[(&str, String)],
     body: Body,
 ) -> Status {
+    try_call(addr, method, headers, body).await.expect("an answer")
+}
+
+/// A call that the server may cut off.
+pub(crate) async fn try_call(
+    addr: SocketAddr,
+    method: &str,
+    headers: &[(&str, String)],
+    body: Body,
+) -> Result<Status, Box<dyn Error + Send + Sync>> {
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Body>();
     let mut request = http::Request::post(format!("http://{addr}/{method}"))
         .header("content-type", "application/grpc")
@@ -56,11 +67,11 @@ pub(crate) async fn call(
         request = request.header(*name, value);
     }
     let request = request.body(body).expect("a request as HTTP has it");
-    let answer = within_patience(method, client.request(request)).await.expect("an answer");
+    let answer = within_patience(method, client.request(request)).await?;
     if let Some(status) = Status::from_header_map(answer.headers()) {
-        return status;
+        return Ok(status);
     }
-    let body = within_patience(method, answer.into_body().collect()).await.expect("a whole answer");
+    let body = within_patience(method, answer.into_body().collect()).await?;
     let status = body.trailers().and_then(Status::from_header_map);
-    status.unwrap_or_else(|| Status::new(Code::Unknown, "the answer has no grpc-status"))
+    Ok(status.unwrap_or_else(|| Status::new(Code::Unknown, "the answer has no grpc-status")))
 }
