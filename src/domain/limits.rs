@@ -42,4 +42,7 @@ pub const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_hours(1);
 pub const SUBSCRIPTIONS_PER_USER_MAX: usize = 256;
 
 /// The most requests of one `SendMessages` stream that are in work at a time.
-pub const STREAM_SENDS_IN_FLIGHT_MAX: usize = 1024;
+pub const STREAM_SENDS_IN_WORK_MAX: usize = 1024;
+
+/// The bytes of bodies in work on one `SendMessages` stream at which it reads no further.
+pub const STREAM_SENDS_IN_WORK_BYTES_MAX: usize = 1024 * 1024;

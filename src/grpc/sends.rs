@@ -9,7 +9,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::error::CallError;
 use super::{decode, encode};
-use crate::domain::limits::STREAM_SENDS_IN_FLIGHT_MAX;
+use crate::domain::limits::{STREAM_SENDS_IN_WORK_BYTES_MAX, STREAM_SENDS_IN_WORK_MAX};
 use crate::domain::{Message, User};
 use crate::messenger::Messenger;
 use crate::proto::send_messages_response::Result as SendResult;
@@ -22,17 +22,43 @@ pub(super) type Sends = Pin<Box<dyn Stream<Item = Result<SendMessagesResponse, S
 type Committed = Pin<Box<dyn Future<Output = Result<Arc<Message>, StoreError>> + Send>>;
 
 /// A request whose response is due.
-enum InWork {
-    Accepted(Committed),
+enum Due {
+    Accepted { committed: Committed, body_bytes: usize },
     Refused(CallError),
 }
 
+/// The requests whose responses are due, in order.
+#[derive(Default)]
+struct InWork {
+    due: VecDeque<Due>,
+    body_bytes: usize,
+}
+
 impl InWork {
-    async fn finish(&mut self) -> Result<Arc<Message>, CallError> {
-        match self {
-            Self::Accepted(committed) => committed.await.map_err(CallError::from),
-            Self::Refused(error) => Err(error.clone()),
+    fn has_room(&self) -> bool {
+        self.due.len() < STREAM_SENDS_IN_WORK_MAX
+            && self.body_bytes < STREAM_SENDS_IN_WORK_BYTES_MAX
+    }
+
+    fn push(&mut self, due: Due) {
+        if let Due::Accepted { body_bytes, .. } = due {
+            self.body_bytes += body_bytes;
         }
+        self.due.push_back(due);
+    }
+
+    /// The first request's result. Cancel safe: a request that is not finished stays the first.
+    async fn finish_first(&mut self) -> Result<Arc<Message>, CallError> {
+        let (result, body_bytes) = match self.due.front_mut() {
+            None => std::future::pending().await,
+            Some(Due::Refused(error)) => (Err(error.clone()), 0),
+            Some(Due::Accepted { committed, body_bytes }) => {
+                (committed.await.map_err(CallError::from), *body_bytes)
+            }
+        };
+        self.due.pop_front();
+        self.body_bytes -= body_bytes;
+        result
     }
 }
 
@@ -56,10 +82,10 @@ pub(super) fn stream(
     Box::pin(stream! {
         let draining = drain.cancelled();
         tokio::pin!(draining);
-        let mut in_work = VecDeque::new();
+        let mut in_work = InWork::default();
         let mut end = None;
         loop {
-            let may_read = end.is_none() && in_work.len() < STREAM_SENDS_IN_FLIGHT_MAX;
+            let may_read = end.is_none() && in_work.has_room();
             tokio::select! {
                 biased;
                 () = &mut draining, if end.is_none() => {
@@ -67,13 +93,12 @@ pub(super) fn stream(
                 }
                 request = requests.next(), if may_read => match request {
                     Some(Ok(request)) => {
-                        in_work.push_back(accept(&messenger, &sender, request, body_bytes_max).await);
+                        in_work.push(accept(&messenger, &sender, request, body_bytes_max).await);
                     }
                     Some(Err(status)) => end = Some(End::Failed(broken(status, body_bytes_max))),
                     None => end = Some(End::Closed),
                 },
-                result = finish_first(&mut in_work), if !in_work.is_empty() => {
-                    in_work.pop_front();
+                result = in_work.finish_first(), if !in_work.due.is_empty() => {
                     yield Ok(response(result, &sender));
                 }
                 else => break,
@@ -90,22 +115,15 @@ async fn accept(
     sender: &User,
     request: SendMessagesRequest,
     body_bytes_max: usize,
-) -> InWork {
+) -> Due {
     let outgoing = match decode::send_messages(request, body_bytes_max) {
         Ok(outgoing) => outgoing,
-        Err(error) => return InWork::Refused(error),
+        Err(error) => return Due::Refused(error),
     };
+    let body_bytes = outgoing.content.body.as_bytes().len();
     match messenger.accept(sender, outgoing).await {
-        Ok(pending) => InWork::Accepted(Box::pin(pending.committed())),
-        Err(error) => InWork::Refused(error.into()),
-    }
-}
-
-/// The first request's result. Cancel safe: a request's future keeps its progress.
-async fn finish_first(in_work: &mut VecDeque<InWork>) -> Result<Arc<Message>, CallError> {
-    match in_work.front_mut() {
-        Some(first) => first.finish().await,
-        None => std::future::pending().await,
+        Ok(pending) => Due::Accepted { committed: Box::pin(pending.committed()), body_bytes },
+        Err(error) => Due::Refused(error.into()),
     }
 }
 

@@ -2,7 +2,6 @@ use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
-use tracing::warn;
 
 use crate::proto::messaging_service_server::SERVICE_NAME;
 
@@ -23,17 +22,14 @@ impl Health {
         HealthServer::new(HealthService::from_health_reporter(self.0.clone()))
     }
 
-    /// Reports the store's state as it changes, for as long as there is one.
+    /// Reports the store's state as it changes. Returns when the store has ended by itself.
     pub(super) async fn follow(&self, mut store: watch::Receiver<bool>) {
         loop {
             let healthy = *store.borrow_and_update();
             let status = if healthy { ServingStatus::Serving } else { ServingStatus::NotServing };
             self.report(status).await;
             if store.changed().await.is_err() {
-                // The writing thread is gone: it panicked, and nothing can be stored any more.
-                warn!("the store ended by itself");
-                self.report(ServingStatus::NotServing).await;
-                std::future::pending::<()>().await;
+                return;
             }
         }
     }

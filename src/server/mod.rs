@@ -83,6 +83,9 @@ pub enum StartError {
 /// Why a server did not stop cleanly.
 #[derive(Debug, Error)]
 pub enum RunError {
+    /// The writing thread is gone, so that nothing can be stored any more.
+    #[error("the store ended by itself; what was acknowledged is on disk")]
+    StoreEnded,
     /// The store did not finish what it had accepted.
     #[error("the store did not close within {STORE_CLOSE_DEADLINE:?}")]
     StoreNotClosed,
@@ -219,11 +222,11 @@ impl Server {
     /// [`RunError`] when the store could not finish in time; what was acknowledged is on disk.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let connections = Connections::new(self.routes, self.connections_max);
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = connections.accept(self.listener) => {}
-            () = self.health.follow(self.store.health()) => {}
-        }
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            () = connections.accept(self.listener) => Ok(()),
+            () = self.health.follow(self.store.health()) => Err(RunError::StoreEnded),
+        };
 
         info!(deadline_ms = self.drain_deadline.as_millis(), "draining");
         let deadline = Instant::now() + self.drain_deadline;
@@ -237,6 +240,6 @@ impl Server {
             .await
             .map_err(|_| RunError::StoreNotClosed)?;
         info!("stopped");
-        Ok(())
+        ended
     }
 }

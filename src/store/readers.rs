@@ -1,10 +1,12 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use diesel::prelude::*;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+
+use tracing::error;
 
 use super::connection::open_reader;
 use super::pages::failed;
@@ -13,6 +15,7 @@ use super::{OpenError, StoreError};
 /// Connections that only read, used off the async threads. Each read takes one for itself; a read
 /// that finds none free waits, up to a limit.
 pub(super) struct Readers {
+    database: Arc<PathBuf>,
     idle: Arc<Mutex<Vec<SqliteConnection>>>,
     permits: Arc<Semaphore>,
     connections: usize,
@@ -27,6 +30,7 @@ impl Readers {
     ) -> Result<Self, OpenError> {
         let idle = (0..connections).map(|_| open_reader(database)).collect::<Result<_, _>>()?;
         Ok(Self {
+            database: Arc::new(database.to_owned()),
             idle: Arc::new(Mutex::new(idle)),
             permits: Arc::new(Semaphore::new(connections)),
             connections,
@@ -44,11 +48,14 @@ impl Readers {
             .await
             .map_err(|_| StoreError::ReadQueueFull { readers: self.connections })?
             .map_err(|_| StoreError::Closed)?;
-        let idle = Arc::clone(&self.idle);
+        let (idle, database) = (Arc::clone(&self.idle), Arc::clone(&self.database));
         // The permit goes along: a caller that gives up does not free a connection still in use.
         let task = tokio::task::spawn_blocking(move || {
             let mut connection = lock(&idle).pop().ok_or(StoreError::Closed)?;
             let outcome = snapshot(&mut connection, read);
+            if matches!(outcome, Err(StoreError::Failing)) {
+                connection = reopened(connection, &database);
+            }
             lock(&idle).push(connection);
             drop(permit);
             outcome
@@ -69,6 +76,15 @@ impl Readers {
 fn lock(idle: &Mutex<Vec<SqliteConnection>>) -> std::sync::MutexGuard<'_, Vec<SqliteConnection>> {
     // Nothing in the guarded sections panics, and a list of connections has no half-way state.
     idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection whose read failed may be left within a transaction, or with pages that it read
+/// wrongly: it is replaced. Without another one to be had it stays, and is tried again.
+fn reopened(connection: SqliteConnection, database: &Path) -> SqliteConnection {
+    open_reader(database).unwrap_or_else(|error| {
+        error!(%error, "cannot replace a reader");
+        connection
+    })
 }
 
 fn snapshot<T>(
