@@ -43,7 +43,7 @@ Environment:
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "peerpost", version, about = ABOUT, after_help = EXAMPLES)]
+#[command(name = "peerpost", version, about = ABOUT, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
     connection: ConnectionArgs,
