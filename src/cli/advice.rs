@@ -14,7 +14,7 @@ struct Advised {
 
 impl fmt::Display for Advised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        f.write_str(&in_one_line(&self.error))
     }
 }
 
@@ -27,7 +27,7 @@ pub(super) fn advise(error: impl Into<anyhow::Error>, advice: impl Into<String>)
 
 /// Says on stderr what went wrong, and what to do next where that is known.
 pub(super) fn report(error: &anyhow::Error) {
-    output::note(&format!("error: {error:#}"));
+    output::note(&format!("error: {}", in_one_line(error)));
     let advised = error.downcast_ref::<Advised>();
     let cause = advised.map_or(error, |advised| &advised.error);
     let refused = cause.downcast_ref::<client::Error>();
@@ -50,6 +50,20 @@ pub(super) fn report(error: &anyhow::Error) {
     }
 }
 
+/// The error and its causes, without a cause that the one above it has told already.
+fn in_one_line(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut line, cause| {
+        let cause = cause.to_string();
+        if line.is_empty() {
+            line = cause;
+        } else if !line.ends_with(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+        line
+    })
+}
+
 /// What to do about an error of any command.
 pub(super) fn for_client_error(error: &client::Error) -> Option<&'static str> {
     use ErrorReason as R;
@@ -66,6 +80,10 @@ pub(super) fn for_client_error(error: &client::Error) -> Option<&'static str> {
             Some("a --request-id belongs to one message; leave it out for a new one")
         }
         R::SequenceOutOfRange => Some("`peerpost inbox` shows which sequences there are"),
+        R::EpochMismatch => Some(
+            "the server's data was replaced or restored since, and the mailbox is another one: \
+             `--after 0` starts from its beginning",
+        ),
         R::StoredDataDamaged => Some(
             "the entry is damaged on the server's disk: tell its operator; `--after` with its \
              sequence goes on behind it",
@@ -77,5 +95,27 @@ pub(super) fn for_client_error(error: &client::Error) -> Option<&'static str> {
         | R::ShuttingDown
         | R::StorageFailing => Some("try again in a while"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let error = Err::<(), _>(anyhow!("in use")).context("cannot listen: in use");
+        let error = error.context("no server").expect_err("an error");
+        assert_eq!(in_one_line(&error), "no server: cannot listen: in use");
+    }
+
+    #[test]
+    fn advice_is_found_under_what_was_said_on_the_way() {
+        let error = Err::<(), _>(advise(anyhow!("no token"), "register")).context("no identity");
+        let error = error.expect_err("an error");
+        assert_eq!(in_one_line(&error), "no identity: no token");
+        assert_eq!(error.downcast_ref::<Advised>().map(|a| a.advice.as_str()), Some("register"));
     }
 }

@@ -12,9 +12,10 @@ use crate::domain::Username;
 
 /// How long a command goes on trying a server that does not answer: a restart is waited for, a
 /// wrong address is reported soon.
-const RETRY_DEADLINE: Duration = Duration::from_secs(5);
+const RETRY_DEADLINE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
 pub(super) struct ConnectionArgs {
     /// The server: http://HOST:PORT or HOST:PORT.
     #[arg(

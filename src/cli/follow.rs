@@ -90,11 +90,14 @@ fn start(args: &Args) -> Start {
 }
 
 /// Prints what is delivered, and keeps account of it.
+#[expect(clippy::struct_excessive_bools, reason = "each is something said once")]
 struct Printer {
     json: bool,
     progress: Progress,
     is_connected_before: bool,
     is_caught_up_before: bool,
+    /// Whether it was said, since the server went away, what to do about it.
+    is_hinted: bool,
 }
 
 impl Printer {
@@ -104,6 +107,7 @@ impl Printer {
             progress: Progress::default(),
             is_connected_before: false,
             is_caught_up_before: false,
+            is_hinted: false,
         }
     }
 
@@ -111,6 +115,7 @@ impl Printer {
         match event {
             Event::Started { epoch, after_sequence, .. } => {
                 self.progress.epoch = epoch;
+                self.is_hinted = false;
                 if replace(&mut self.is_connected_before, true) {
                     output::note(&format!("connected again, going on after #{after_sequence}"));
                 } else {
@@ -130,9 +135,19 @@ impl Printer {
                 }
             }
             Event::Heartbeat { through_sequence } => self.progress.advance(through_sequence),
-            Event::Reconnecting { error, delay } => reconnecting(&error, delay),
+            Event::Reconnecting { error, delay } => self.reconnecting(&error, delay),
         }
         Ok(())
+    }
+
+    fn reconnecting(&mut self, error: &Error, delay: Duration) {
+        output::note(&format!("{error} (next attempt in {:.1} s)", delay.as_secs_f64()));
+        if matches!(error, Error::Connect { .. })
+            && !replace(&mut self.is_hinted, true)
+            && let Some(hint) = advice::for_client_error(error)
+        {
+            output::note(&format!("hint: {hint}"));
+        }
     }
 }
 
@@ -186,12 +201,4 @@ impl Progress {
         }
         Ok(())
     }
-}
-
-fn reconnecting(error: &Error, delay: Duration) {
-    let seconds = delay.as_secs_f64();
-    let hint = advice::for_client_error(error)
-        .filter(|_| matches!(error, Error::Connect { .. }))
-        .map_or(String::new(), |hint| format!(" ({hint})"));
-    output::note(&format!("{error}; connecting again in {seconds:.1} s{hint}"));
 }

@@ -23,11 +23,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "SEQUENCE", value_parser = clap::value_parser!(i64).range(0..))]
     after: Option<i64>,
 
-    /// The newest messages before this sequence.
+    /// The newest messages before this sequence; 0: of all.
     #[arg(
         long,
         value_name = "SEQUENCE",
-        value_parser = clap::value_parser!(i64).range(1..),
+        value_parser = clap::value_parser!(i64).range(0..),
         conflicts_with = "after"
     )]
     before: Option<i64>,

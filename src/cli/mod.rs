@@ -16,6 +16,7 @@ mod serve;
 mod signals;
 mod users;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -42,7 +43,7 @@ Environment:
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "peerpost", version, about = ABOUT, after_help = EXAMPLES)]
+#[command(name = "peerpost", version, about = ABOUT, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -110,7 +111,11 @@ fn init_logging(default: &str) -> anyhow::Result<()> {
             .with_context(|| format!("{VARIABLE} is {directives:?}, which is not a log filter"))?,
         _ => EnvFilter::new(default),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     Ok(())
 }
 

@@ -334,7 +334,9 @@ fn new_endpoint(server: &str, options: &Options) -> Result<Endpoint, Error> {
         .connect_timeout(options.connect_timeout)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(options.keepalive_interval)
-        .keep_alive_timeout(options.keepalive_timeout))
+        .keep_alive_timeout(options.keepalive_timeout)
+        // A followed stream that waits for its next message counts as idle.
+        .keep_alive_while_idle(true))
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use tonic::Streaming;
 
 use super::position::Position;
 use super::{Client, Error, Message};
-use crate::domain::limits::HEARTBEAT_INTERVAL_DEFAULT;
+use crate::domain::limits::{
+    HEARTBEAT_INTERVAL_DEFAULT, HEARTBEAT_INTERVAL_MAX, HEARTBEAT_INTERVAL_MIN,
+};
 use crate::proto;
 
 /// How long a stream may bring nothing before it is taken for dead: 2.5 heartbeat intervals.
@@ -58,11 +60,12 @@ impl FollowOptions {
         self
     }
 
-    /// How often a live stream without news shows a sign of life: 1 second to 1 hour. After 2.5
-    /// times as long without one it is taken for dead. Default: 30 seconds.
+    /// How often a live stream without news shows a sign of life: 1 second to 1 hour, and what lies
+    /// outside is brought inside. After 2.5 times as long without one it is taken for dead.
+    /// Default: 30 seconds.
     #[must_use]
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
-        self.heartbeat_interval = interval;
+        self.heartbeat_interval = interval.clamp(HEARTBEAT_INTERVAL_MIN, HEARTBEAT_INTERVAL_MAX);
         self
     }
 }
