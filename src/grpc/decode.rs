@@ -21,6 +21,8 @@ use crate::store::PageStart;
 
 type Decoded<T> = Result<T, CallError>;
 
+const NANOS_PER_SECOND: u32 = 1_000_000_000;
+
 /// Collects what is wrong with a request's fields.
 #[derive(Default)]
 struct Fields(Vec<FieldProblem>);
@@ -57,26 +59,18 @@ pub(super) fn register(
     fields.finish(name.zip(address))
 }
 
-/// The body's field, as the two requests that carry one have it.
-pub(super) enum BodyField {
-    Text(String),
-    Data(bytes::Bytes),
-}
-
-impl From<proto::send_message_request::Body> for BodyField {
-    fn from(body: proto::send_message_request::Body) -> Self {
-        match body {
-            proto::send_message_request::Body::Text(text) => Self::Text(text),
-            proto::send_message_request::Body::Data(data) => Self::Data(data),
-        }
-    }
-}
-
-impl From<proto::send_messages_request::Body> for BodyField {
-    fn from(body: proto::send_messages_request::Body) -> Self {
-        match body {
-            proto::send_messages_request::Body::Text(text) => Self::Text(text),
-            proto::send_messages_request::Body::Data(data) => Self::Data(data),
+/// The two requests are the same, field by field.
+impl From<proto::SendMessagesRequest> for proto::SendMessageRequest {
+    fn from(request: proto::SendMessagesRequest) -> Self {
+        use proto::{send_message_request as one, send_messages_request as many};
+        Self {
+            to_user: request.to_user,
+            body: request.body.map(|body| match body {
+                many::Body::Text(text) => one::Body::Text(text),
+                many::Body::Data(data) => one::Body::Data(data),
+            }),
+            content_type: request.content_type,
+            request_id: request.request_id,
         }
     }
 }
@@ -85,30 +79,11 @@ pub(super) fn send_message(
     request: proto::SendMessageRequest,
     body_bytes_max: usize,
 ) -> Decoded<Outgoing> {
-    let proto::SendMessageRequest { to_user, body, content_type, request_id } = request;
-    outgoing(&to_user, body.map(BodyField::from), content_type, request_id, body_bytes_max)
-}
-
-pub(super) fn send_messages(
-    request: proto::SendMessagesRequest,
-    body_bytes_max: usize,
-) -> Decoded<Outgoing> {
-    let proto::SendMessagesRequest { to_user, body, content_type, request_id } = request;
-    outgoing(&to_user, body.map(BodyField::from), content_type, request_id, body_bytes_max)
-}
-
-fn outgoing(
-    to_user: &str,
-    body: Option<BodyField>,
-    content_type: String,
-    request_id: String,
-    body_bytes_max: usize,
-) -> Decoded<Outgoing> {
     let mut fields = Fields::default();
-    let to = fields.check("to_user", Username::parse(to_user));
-    let body = self::body(&mut fields, body, body_bytes_max)?;
-    let content_type = fields.check("content_type", ContentType::parse(content_type));
-    let request_id = fields.check("request_id", RequestId::parse(request_id));
+    let to = fields.check("to_user", Username::parse(&request.to_user));
+    let body = body(&mut fields, request.body, body_bytes_max)?;
+    let content_type = fields.check("content_type", ContentType::parse(request.content_type));
+    let request_id = fields.check("request_id", RequestId::parse(request.request_id));
     let parts = to.zip(body).zip(content_type.zip(request_id));
     fields.finish(parts.map(|((to, body), (content_type, request_id))| Outgoing {
         to,
@@ -120,16 +95,18 @@ fn outgoing(
 /// The body. One over the limit is an error of its own, with its own reason.
 fn body(
     fields: &mut Fields,
-    body: Option<BodyField>,
+    body: Option<proto::send_message_request::Body>,
     body_bytes_max: usize,
 ) -> Decoded<Option<Body>> {
+    use proto::send_message_request::Body as Field;
+
     let (field, parsed) = match body {
         None => {
             fields.refuse("body", &"is required: `text` or `data`");
             return Ok(None);
         }
-        Some(BodyField::Text(text)) => ("text", Body::text(text, body_bytes_max)),
-        Some(BodyField::Data(data)) => ("data", Body::data(data, body_bytes_max)),
+        Some(Field::Text(text)) => ("text", Body::text(text, body_bytes_max)),
+        Some(Field::Data(data)) => ("data", Body::data(data, body_bytes_max)),
     };
     match parsed {
         Err(BodyError::TooLarge { limit_bytes, actual_bytes }) => {
@@ -269,7 +246,11 @@ fn heartbeat_interval(
     let Some(asked) = asked else {
         return Some(HEARTBEAT_INTERVAL_DEFAULT);
     };
-    let interval = Duration::try_from(asked).ok();
+    // By hand: prost's own conversion overflows on parts that no duration has.
+    let interval = match (u64::try_from(asked.seconds), u32::try_from(asked.nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < NANOS_PER_SECOND => Some(Duration::new(seconds, nanos)),
+        _ => None,
+    };
     let bounds = HEARTBEAT_INTERVAL_MIN..=HEARTBEAT_INTERVAL_MAX;
     let interval = interval.filter(|interval| bounds.contains(interval));
     if interval.is_none() {

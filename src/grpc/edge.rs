@@ -1,5 +1,5 @@
 //! What happens to every call before and after its handler: the deadline, the caller's identity,
-//! and details for the statuses that the codec makes.
+//! and details for the errors that the codec reports.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -7,35 +7,76 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, header};
+use tokio::time::{Instant, timeout_at};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tower::Service;
 
+use super::codec;
 use super::error::CallError;
+use super::service::{Deadline, Messaging};
 use crate::auth::{AuthError, Authenticator};
 use crate::domain::Token;
+use crate::proto::messaging_service_server::MessagingServiceServer;
 
 const GRPC_TIMEOUT: &str = "grpc-timeout";
-const REGISTER: &str = "Register";
-const SENDS: [&str; 2] = ["SendMessage", "SendMessages"];
 
 /// The scheme of RFC 6750, compared without regard to case (RFC 9110, section 11.1).
 const BEARER: &str = "bearer";
+
+/// The longest time from a call's head to its response's, so that requests that are never finished
+/// and answers that never come hold nothing for ever.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The most bytes of a request without a body: its fields' bounds, generously.
+const REQUEST_BYTES_MAX: usize = 16 * 1024;
 
 /// Wraps the messaging service: recognises the caller, for whom the handler finds a
 /// [`User`](crate::domain::User) among the request's extensions, and keeps the call's deadline.
 #[derive(Clone)]
 pub struct Edge<S> {
-    inner: S,
+    /// Takes requests that carry a body.
+    sends: S,
+    /// Takes all others, which are small.
+    others: S,
     authenticator: Authenticator,
     body_bytes_max: usize,
 }
 
-impl<S> Edge<S> {
-    /// Wraps `inner`, which accepts bodies of at most `body_bytes_max` bytes.
-    pub fn new(inner: S, authenticator: Authenticator, body_bytes_max: usize) -> Self {
-        Self { inner, authenticator, body_bytes_max }
+/// What the edge has to know of a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    /// Open to callers without a token.
+    Register,
+    /// Its requests carry a body.
+    Send,
+    Other,
+}
+
+impl Method {
+    fn of(path: &str) -> Self {
+        match path.rsplit('/').next() {
+            Some("Register") => Self::Register,
+            Some("SendMessage" | "SendMessages") => Self::Send,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Edge<MessagingServiceServer<Messaging>> {
+    /// Wraps `messaging`, which accepts bodies of at most `body_bytes_max` bytes.
+    pub fn new(messaging: Messaging, authenticator: Authenticator, body_bytes_max: usize) -> Self {
+        let server = MessagingServiceServer::new(messaging);
+        // Decoded up to twice the limit, so that a body over it is told its size; beyond that a
+        // request is refused unread.
+        let send_bytes_max = 2 * body_bytes_max + REQUEST_BYTES_MAX;
+        Self {
+            sends: server.clone().max_decoding_message_size(send_bytes_max),
+            others: server.max_decoding_message_size(REQUEST_BYTES_MAX),
+            authenticator,
+            body_bytes_max,
+        }
     }
 }
 
@@ -53,14 +94,13 @@ where
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
+    /// The generated services are always ready.
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The service that was polled ready is the one that must be called.
-        let clone = self.clone();
-        let edge = std::mem::replace(self, clone);
+        let edge = self.clone();
         Box::pin(async move {
             Ok(edge.handle(request).await.unwrap_or_else(|e| Status::from(e).into_http()))
         })
@@ -68,27 +108,27 @@ where
 }
 
 impl<S> Edge<S> {
-    async fn handle<B>(self, request: Request<B>) -> Result<Response<Body>, CallError>
+    async fn handle<B>(self, mut request: Request<B>) -> Result<Response<Body>, CallError>
     where
         S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
     {
-        match timeout(request.headers()) {
-            None => self.call_as_caller(request).await,
-            // It covers the time to the response's head; a stream's client keeps its own deadline.
-            Some(deadline) => tokio::time::timeout(deadline, self.call_as_caller(request))
-                .await
-                .unwrap_or(Err(CallError::DeadlineExceeded)),
+        let mut head_deadline = Instant::now() + CALL_DEADLINE;
+        if let Some(timeout) = timeout(request.headers()) {
+            let deadline = Instant::now() + timeout;
+            head_deadline = head_deadline.min(deadline);
+            // Streams go on after their head, and keep it themselves.
+            request.extensions_mut().insert(Deadline(deadline));
         }
+        timeout_at(head_deadline, self.call_as_caller(request))
+            .await
+            .unwrap_or(Err(CallError::DeadlineExceeded))
     }
 
-    async fn call_as_caller<B>(
-        mut self,
-        mut request: Request<B>,
-    ) -> Result<Response<Body>, CallError>
+    async fn call_as_caller<B>(self, mut request: Request<B>) -> Result<Response<Body>, CallError>
     where
         S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
     {
-        let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let method = Method::of(request.uri().path());
         let caller = match bearer(request.headers()) {
             Ok(token) => self.authenticator.authenticate(&token).await.map_err(CallError::from),
             Err(error) => Err(error),
@@ -102,50 +142,16 @@ impl<S> Edge<S> {
                 CallError::TokenMissing
                 | CallError::TokenMalformed
                 | CallError::Auth(AuthError::UnknownToken),
-            ) if method == REGISTER => {}
+            ) if method == Method::Register => {}
             Err(error) => return Err(error),
         }
-        let Ok(response) = self.inner.call(request).await;
-        match undetailed(response.headers()) {
-            Some(status) => self.detail(&method, &status).map_or(Ok(response), Err),
-            None => Ok(response),
-        }
+        let carries_body = method == Method::Send;
+        let mut service = if carries_body { self.sends } else { self.others };
+        let Ok(response) = service.call(request).await;
+        let error = undetailed(response.headers())
+            .and_then(|status| codec::request_error(&status, carries_body, self.body_bytes_max));
+        error.map_or(Ok(response), Err)
     }
-
-    /// The error for a request that the codec could not take, which it reports without details.
-    fn detail(&self, method: &str, status: &Status) -> Option<CallError> {
-        match status.code() {
-            // The decoder's own limit.
-            Code::OutOfRange if SENDS.contains(&method) => Some(CallError::BodyTooLarge {
-                field: "body",
-                limit_bytes: self.body_bytes_max,
-                actual_bytes: None,
-            }),
-            Code::OutOfRange => Some(CallError::invalid_field(
-                "request",
-                "is larger than any request of this call needs to be",
-            )),
-            Code::Internal if status.message().contains(DECODE_FAILED) => {
-                let (field, problem) = undecodable(status.message());
-                Some(CallError::invalid_field(field, problem))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// How prost begins its errors: `failed to decode Protobuf message: Type.field: what is wrong`.
-const DECODE_FAILED: &str = "failed to decode Protobuf message";
-
-/// The field that prost could not decode, and why.
-fn undecodable(message: &str) -> (&str, String) {
-    let rest = message.split_once(DECODE_FAILED).map_or(message, |(_, rest)| rest);
-    let rest = rest.trim_start_matches(": ");
-    let located = rest.split_once(": ").and_then(|(place, problem)| {
-        let (_, field) = place.rsplit_once('.')?;
-        Some((field, format!("cannot be decoded: {problem}")))
-    });
-    located.unwrap_or_else(|| ("request", format!("cannot be decoded: {rest}")))
 }
 
 /// The token among a call's metadata.
@@ -223,15 +229,5 @@ mod tests {
             let found = bearer(&headers("authorization", malformed));
             assert!(matches!(found, Err(CallError::TokenMalformed)), "{malformed:?}");
         }
-    }
-
-    #[test]
-    fn names_the_field_that_cannot_be_decoded() {
-        let (field, problem) = undecodable(
-            "failed to decode Protobuf message: RegisterRequest.username: invalid string value: \
-             data is not UTF-8 encoded",
-        );
-        assert_eq!(field, "username");
-        assert!(problem.ends_with("data is not UTF-8 encoded"), "{problem}");
     }
 }

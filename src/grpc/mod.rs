@@ -1,13 +1,16 @@
 //! The contract over the use cases: decode, call, encode. The one place that maps errors to
 //! statuses.
 
+mod codec;
 mod decode;
 mod edge;
 mod encode;
 mod error;
+mod health;
 mod sends;
 mod service;
 mod subscription;
 
 pub use self::edge::Edge;
+pub use self::health::{Availability, Health};
 pub use self::service::{Messaging, SeenAddress};

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_stream::stream;
 use tokio_stream::{Stream, StreamExt as _};
-use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::error::CallError;
-use super::{decode, encode};
+use super::service::StreamEnd;
+use super::{codec, decode, encode};
 use crate::domain::limits::{STREAM_SENDS_IN_WORK_BYTES_MAX, STREAM_SENDS_IN_WORK_MAX};
 use crate::domain::{Message, User};
 use crate::messenger::Messenger;
@@ -66,7 +66,7 @@ impl InWork {
 enum End {
     /// The client closed its side.
     Closed,
-    /// The stream broke, or the server drains.
+    /// The stream broke or was ended.
     Failed(Status),
 }
 
@@ -77,19 +77,19 @@ pub(super) fn stream(
     sender: User,
     mut requests: Streaming<SendMessagesRequest>,
     body_bytes_max: usize,
-    drain: CancellationToken,
+    stream_end: StreamEnd,
 ) -> Sends {
     Box::pin(stream! {
-        let draining = drain.cancelled();
-        tokio::pin!(draining);
+        let stream_end = stream_end.reached();
+        tokio::pin!(stream_end);
         let mut in_work = InWork::default();
         let mut end = None;
         loop {
             let may_read = end.is_none() && in_work.has_room();
             tokio::select! {
                 biased;
-                () = &mut draining, if end.is_none() => {
-                    end = Some(End::Failed(CallError::ShuttingDown.into()));
+                error = &mut stream_end, if end.is_none() => {
+                    end = Some(End::Failed(error.into()));
                 }
                 request = requests.next(), if may_read => match request {
                     Some(Ok(request)) => {
@@ -116,7 +116,7 @@ async fn accept(
     request: SendMessagesRequest,
     body_bytes_max: usize,
 ) -> Due {
-    let outgoing = match decode::send_messages(request, body_bytes_max) {
+    let outgoing = match decode::send_message(request.into(), body_bytes_max) {
         Ok(outgoing) => outgoing,
         Err(error) => return Due::Refused(error),
     };
@@ -127,17 +127,9 @@ async fn accept(
     }
 }
 
-/// A message over the decoder's own limit ends the stream, since its end was not read.
+/// A request that cannot be read ends the stream: what comes after it cannot be found.
 fn broken(status: Status, body_bytes_max: usize) -> Status {
-    match status.code() {
-        Code::OutOfRange => CallError::BodyTooLarge {
-            field: "body",
-            limit_bytes: body_bytes_max,
-            actual_bytes: None,
-        }
-        .into(),
-        _ => status,
-    }
+    codec::request_error(&status, true, body_bytes_max).map_or(status, Status::from)
 }
 
 fn response(result: Result<Arc<Message>, CallError>, sender: &User) -> SendMessagesResponse {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -40,6 +41,38 @@ impl Messaging {
 /// The caller, as the layer before this service recognised them.
 fn caller<T>(request: &Request<T>) -> Result<User, CallError> {
     request.extensions().get::<User>().cloned().ok_or(CallError::TokenMissing)
+}
+
+/// When the caller stops waiting, as they said with the call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline(pub(super) Instant);
+
+/// What ends a stream from outside: its caller's deadline, or the server's drain.
+pub(super) struct StreamEnd {
+    deadline: Option<Deadline>,
+    drain: CancellationToken,
+}
+
+impl StreamEnd {
+    fn of<T>(request: &Request<T>, drain: &CancellationToken) -> Self {
+        let deadline = request.extensions().get::<Deadline>().copied();
+        Self { deadline, drain: drain.clone() }
+    }
+
+    /// Resolves to the error with which the stream ends.
+    pub(super) async fn reached(self) -> CallError {
+        let deadline = async {
+            match self.deadline {
+                Some(Deadline(deadline)) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.drain.cancelled() => CallError::ShuttingDown,
+            () = deadline => CallError::DeadlineExceeded,
+        }
+    }
 }
 
 /// The address from which a call came: the listener puts it among the request's extensions.
@@ -93,9 +126,9 @@ impl MessagingService for Messaging {
         request: Request<Streaming<proto::SendMessagesRequest>>,
     ) -> Result<Response<Sends>, Status> {
         let caller = caller(&request)?;
-        let (messenger, drain) = (self.messenger.clone(), self.drain.clone());
-        let requests = request.into_inner();
-        let responses = sends::stream(messenger, caller, requests, self.body_bytes_max, drain);
+        let end = StreamEnd::of(&request, &self.drain);
+        let (messenger, requests) = (self.messenger.clone(), request.into_inner());
+        let responses = sends::stream(messenger, caller, requests, self.body_bytes_max, end);
         Ok(Response::new(responses))
     }
 
@@ -122,9 +155,10 @@ impl MessagingService for Messaging {
         request: Request<proto::SubscribeRequest>,
     ) -> Result<Response<Subscription>, Status> {
         let caller = caller(&request)?;
+        let end = StreamEnd::of(&request, &self.drain);
         let request = decode::subscribe(request.into_inner())?;
         let follow = self.messenger.follow(&caller, request).await.map_err(CallError::from)?;
-        Ok(Response::new(subscription::stream(follow, caller.id, self.drain.clone())))
+        Ok(Response::new(subscription::stream(follow, caller.id, end)))
     }
 
     async fn acknowledge(

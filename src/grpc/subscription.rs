@@ -2,11 +2,11 @@ use std::pin::Pin;
 
 use async_stream::stream;
 use tokio_stream::Stream;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::encode;
 use super::error::CallError;
+use super::service::StreamEnd;
 use crate::domain::UserId;
 use crate::messenger::Follow;
 use crate::proto::SubscribeResponse;
@@ -15,17 +15,17 @@ use crate::proto::SubscribeResponse;
 pub(super) type Subscription =
     Pin<Box<dyn Stream<Item = Result<SubscribeResponse, Status>> + Send>>;
 
-/// The events of `follow` until it fails, the client goes, or the server drains.
+/// The events of `follow` until it fails, the client goes, or `end` is reached.
 ///
 /// Nothing runs between polls: a reader that does not read costs what `follow` holds.
-pub(super) fn stream(mut follow: Follow, owner: UserId, drain: CancellationToken) -> Subscription {
+pub(super) fn stream(mut follow: Follow, owner: UserId, end: StreamEnd) -> Subscription {
     Box::pin(stream! {
-        let draining = drain.cancelled();
-        tokio::pin!(draining);
+        let end = end.reached();
+        tokio::pin!(end);
         loop {
             let next = tokio::select! {
                 biased;
-                () = &mut draining => Err(CallError::ShuttingDown),
+                error = &mut end => Err(error),
                 next = follow.next() => next.map_err(CallError::from),
             };
             match next {

@@ -16,6 +16,7 @@ use tonic::service::Routes;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use super::socket::{Received, Socket};
 use crate::grpc::SeenAddress;
 
 /// The most calls that a connection has open at a time.
@@ -27,9 +28,19 @@ const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// The most bytes that a response waits with for a client that does not read.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// A silent connection is asked for a sign of life this often, and closed when none comes in time.
+/// What a call may send before the server reads it, and all calls of a connection together. h2 ends
+/// a connection when small frames wait unread whose overhead (256 bytes less their size) comes to
+/// half of the second, so a call's window must be too small for that.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// How long a client may take to begin.
+const PREFACE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A silent connection is asked for a sign of life this often, and closed when none comes in time:
+/// one that can be suspended for a minute and go on, since it costs little meanwhile.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Streams that a client opened and reset at once, before the connection is closed for it.
 const PENDING_RESETS_MAX: usize = 20;
@@ -95,11 +106,14 @@ impl Connections {
     }
 
     fn spawn(&self, stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit) {
-        // Without it small responses wait for the client's acknowledgements.
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "lost a connection");
-            return;
-        }
+        let socket = match Socket::new(stream, self.tasks.clone()) {
+            Ok(socket) => socket,
+            Err(error) => {
+                debug!(%error, "lost a connection");
+                return;
+            }
+        };
+        let received = socket.received();
         let routes = self.routes.clone().map_request(move |mut request: http::Request<_>| {
             request.extensions_mut().insert(SeenAddress(remote.ip()));
             request
@@ -107,20 +121,28 @@ impl Connections {
         let connection = http2::Builder::new(Tracked(self.tasks.clone()))
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+            .serve_connection(TokioIo::new(socket), TowerToHyperService::new(routes));
         let (drain, cut) = (self.drain.clone(), self.cut.clone());
         self.tasks.spawn(async move {
             let _place = place;
             tokio::pin!(connection);
             let outcome = tokio::select! {
                 outcome = &mut connection => outcome,
+                () = silence(&received) => Ok(()),
                 () = drain.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
+                    if received.has_preface() {
+                        connection.as_mut().graceful_shutdown();
+                    } else {
+                        // A client that has not begun has nothing to finish.
+                        return;
+                    }
                     tokio::select! {
                         outcome = &mut connection => outcome,
                         () = cut.cancelled() => Ok(()),
@@ -146,6 +168,14 @@ impl Connections {
             warn!(tasks = self.tasks.len(), "calls go on without their connections");
         }
         left
+    }
+}
+
+/// Resolves if the client does not begin in time.
+async fn silence(received: &Received) {
+    sleep(PREFACE_DEADLINE).await;
+    if received.has_preface() {
+        std::future::pending::<()>().await;
     }
 }
 
