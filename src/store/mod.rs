@@ -196,10 +196,12 @@ impl Store {
         self.0.writes.submit(Acknowledge { user, through }).await?.answer().await
     }
 
-    /// Notes that a user is or was there just now. Waits for nothing: under overload the note is
-    /// lost, and the next one makes up for it.
-    pub fn mark_seen(&self, user: UserId) {
-        let _ = self.0.writes.try_submit(MarkSeen { user, at: Timestamp::now() });
+    /// Notes that a user was there at this time. Waits for nothing: under overload the note is lost,
+    /// and the next one makes up for it. `until_stored` is dropped when the note is on disk, or when
+    /// it is known that it will not be.
+    pub fn mark_seen(&self, user: UserId, at: Timestamp, until_stored: impl Send + 'static) {
+        // Nobody waits for the answer.
+        let _ = self.0.writes.try_submit(MarkSeen { user, at, _until_stored: until_stored });
     }
 
     /// The user of this name.
