@@ -212,7 +212,7 @@ impl Follow {
             messages_max: REPLAY_PAGE_MESSAGES,
             bytes_max: REPLAY_PAGE_BYTES,
         };
-        let page = self.store.page(query).await?;
+        let page = self.store.page_in_turn(query).await?;
         self.phase = Phase::Replaying {
             page: page.messages.into_iter().map(Arc::new).collect(),
             page_is_last: !page.has_more,
