@@ -31,12 +31,12 @@ const WRITER_PRAGMAS: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA journal_size_limit = 67108864;
-    PRAGMA cache_size = -8192;
+    PRAGMA cache_size = -4096;
 ";
 
 const READER_PRAGMAS: &str = "
     PRAGMA query_only = ON;
-    PRAGMA cache_size = -2048;
+    PRAGMA cache_size = -1024;
 ";
 
 /// `sqlite3`'s own numbers for the settings on which promises rest.
