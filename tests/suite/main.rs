@@ -11,6 +11,9 @@ mod support;
 
 mod acknowledge;
 mod auth;
+mod client;
+mod client_follow;
+mod client_support;
 mod concurrency;
 mod damage;
 mod errors;
