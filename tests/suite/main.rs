@@ -11,6 +11,12 @@ mod support;
 
 mod acknowledge;
 mod auth;
+mod cli;
+mod cli_follow;
+mod cli_support;
+mod client;
+mod client_follow;
+mod client_support;
 mod concurrency;
 mod damage;
 mod errors;
