@@ -102,11 +102,11 @@ async fn stdin_is_sent_byte_for_byte() {
     let (_server, machine) = two_users().await;
     let send = ["--as", "alice", "send", "bob", "-", "--json"];
     let text = "two\nlines, and no third\n";
-    let sent = parse(&machine.run_with_stdin(text.as_bytes(), &send).await.ok());
-    assert_eq!(sent[0]["text"], text);
+    let stored = parse(&machine.run_with_stdin(text.as_bytes(), &send).await.ok());
+    assert_eq!(stored[0]["text"], text);
     let data = [0xff, 0x00, 0x0a, 0x80];
-    let sent = parse(&machine.run_with_stdin(&data, &send).await.ok());
-    assert_eq!((&sent[0]["data_base64"], sent[0].get("text")), (&"/wAKgA==".into(), None));
+    let stored = parse(&machine.run_with_stdin(&data, &send).await.ok());
+    assert_eq!((&stored[0]["data_base64"], stored[0].get("text")), (&"/wAKgA==".into(), None));
 
     let inbox = machine.json(&["--as", "bob", "inbox", "--json"]).await;
     assert_eq!((&inbox[0]["text"], &inbox[1]["data_base64"]), (&text.into(), &"/wAKgA==".into()));
