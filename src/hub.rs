@@ -49,7 +49,7 @@ pub struct TooManyFollowers {
 }
 
 /// A registered follower; dropping it unregisters.
-pub struct Registration {
+pub struct Follower {
     hub: Hub,
     user: UserId,
     /// `None` after it departed.
@@ -69,14 +69,14 @@ impl Hub {
     ///
     /// # Errors
     /// [`TooManyFollowers`] at [`SUBSCRIPTIONS_PER_USER_MAX`].
-    pub fn register(&self, user: UserId) -> Result<Registration, TooManyFollowers> {
+    pub fn register(&self, user: UserId) -> Result<Follower, TooManyFollowers> {
         let mut channels = self.write();
         let channel = channels.entry(user).or_default();
         if channel.sender.receiver_count() >= SUBSCRIPTIONS_PER_USER_MAX {
             return Err(TooManyFollowers { limit: SUBSCRIPTIONS_PER_USER_MAX });
         }
         let receiver = Some(channel.sender.subscribe());
-        Ok(Registration { hub: self.clone(), user, receiver })
+        Ok(Follower { hub: self.clone(), user, receiver })
     }
 
     /// Announces messages to those who follow a mailbox that they entered. Blocks for nobody.
@@ -146,7 +146,7 @@ impl Default for Channel {
     }
 }
 
-impl Registration {
+impl Follower {
     /// The next signal. Cancel safe: a signal is taken only when it is returned.
     pub async fn next(&mut self) -> Signal {
         let Some(receiver) = self.receiver.as_mut() else {
@@ -155,7 +155,7 @@ impl Registration {
         match receiver.recv().await {
             Ok(signal) => signal,
             Err(RecvError::Lagged(_)) => Signal::Reread,
-            // The hub keeps the sender for as long as a registration lives.
+            // The hub keeps the sender for as long as a follower lives.
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
@@ -180,7 +180,7 @@ impl Departure {
     }
 }
 
-impl Drop for Registration {
+impl Drop for Follower {
     fn drop(&mut self) {
         let mut channels = self.hub.write();
         self.receiver = None;
@@ -223,8 +223,8 @@ mod tests {
         })
     }
 
-    async fn next_sequence(registration: &mut Registration) -> Option<i64> {
-        match registration.next().await {
+    async fn next_sequence(follower: &mut Follower) -> Option<i64> {
+        match follower.next().await {
             Signal::Committed(message) => Some(message.receiver_sequence.get()),
             Signal::Reread => None,
         }

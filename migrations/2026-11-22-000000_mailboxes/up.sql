@@ -1,10 +1,10 @@
--- What names this database, and the row whose update proves that the disk takes writes again after
--- a failure. One row.
+-- What names this database, and the place whose filling proves that the disk takes writes again
+-- after a failure. One row.
 CREATE TABLE database_state (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     epoch TEXT NOT NULL,
     create_time_us INTEGER NOT NULL,
-    recover_time_us INTEGER
+    probe BLOB
 ) STRICT;
 
 CREATE TABLE users (

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::ConnectionArgs;
-use super::{advice, output, render, signals};
+use super::signals::StopSignals;
+use super::{advice, output, render};
 use crate::client::{Client, Error, Event, FollowOptions, Start};
 
 /// What was printed is acknowledged when so many messages have gathered, or so much time has passed.
@@ -54,7 +55,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(connection: &ConnectionArgs, args: &Args) -> anyhow::Result<()> {
     let client = connection.authenticated()?;
-    let mut stop = pin!(signals::stop_requested().context("cannot listen for signals")?);
+    let mut stop = StopSignals::listen().context("cannot listen for signals")?;
     let mut reader_gone = pin!(output::reader_gone());
     let options = FollowOptions::default().received_only(args.received_only);
     let mut events = client.follow(start(args), options);
@@ -62,12 +63,12 @@ pub(super) async fn run(connection: &ConnectionArgs, args: &Args) -> anyhow::Res
     loop {
         let due = printer.progress.due().filter(|_| args.ack);
         tokio::select! {
-            () = &mut stop => break,
+            () = stop.next() => break,
             () = &mut reader_gone => return Err(output::ReaderGone.into()),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 // A server that is away must not keep the command from stopping.
                 tokio::select! {
-                    () = &mut stop => break,
+                    () = stop.next() => break,
                     acknowledged = printer.progress.acknowledge(&client) => acknowledged?,
                 }
             }
@@ -77,7 +78,7 @@ pub(super) async fn run(connection: &ConnectionArgs, args: &Args) -> anyhow::Res
                     tokio::select! {
                         biased;
                         outcome = &mut printing => outcome?,
-                        () = &mut stop => {
+                        () = stop.next() => {
                             // Almost always done at once, and then acknowledged below.
                             if let Ok(outcome) = timeout(LAST_PRINT_DEADLINE, printing).await {
                                 outcome?;

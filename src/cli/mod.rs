@@ -35,7 +35,7 @@ Examples:
   peerpost register alice                   take a name; its token is kept for this machine
   peerpost send bob 'hello, bob'            send a message
   peerpost inbox                            read the newest messages
-  peerpost follow --ack                     print messages as they come, each once
+  peerpost follow --ack                     print messages as they come, and remember how far
   peerpost --as bob users --prefix al       look for other users
 
 Environment:

@@ -39,7 +39,6 @@ pub(super) fn note(text: &str) {
 
 /// Returns when the reader of stdout closes it, even while nothing is written; never where that
 /// cannot be known, as for a file.
-#[cfg(unix)]
 pub(super) async fn reader_gone() {
     use std::os::fd::AsFd as _;
     use tokio::io::{Interest, Ready};
@@ -54,11 +53,5 @@ pub(super) async fn reader_gone() {
     {
         return;
     }
-    std::future::pending::<()>().await;
-}
-
-/// Where a closed pipe is not announced, it is noticed at the next write.
-#[cfg(not(unix))]
-pub(super) async fn reader_gone() {
     std::future::pending::<()>().await;
 }

@@ -3,10 +3,11 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio_util::sync::CancellationToken;
 
-use super::{output, signals};
+use super::output;
+use super::signals::StopSignals;
 use crate::domain::limits::BODY_BYTES_CEILING;
 use crate::server::{self, Options};
 
@@ -17,7 +18,7 @@ Examples:
   peerpost serve --listen 0.0.0.0:50051 --data-dir /var/lib/peerpost
 
 Ctrl-C or SIGTERM stops it cleanly: what was accepted is finished, and streams are told to connect
-again. Once it accepts calls, it prints its address on stdout; it logs to stderr (PEERPOST_LOG).")]
+again; a second one stops it at once. Once it accepts calls, it prints its address on stdout; it logs to stderr (PEERPOST_LOG).")]
 pub(super) struct Args {
     /// The address to listen on; port 0 takes a free one.
     #[arg(
@@ -41,14 +42,14 @@ pub(super) struct Args {
     )]
     body_bytes_max: Option<u32>,
 
-    /// How long a clean stop may take, in milliseconds.
+    /// How long open calls may go on after a stop was asked for, in milliseconds [default: 8000].
     #[arg(long, env = "PEERPOST_DRAIN_DEADLINE_MS", value_name = "MILLISECONDS")]
     drain_deadline_ms: Option<u64>,
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     // Before anything can be asked to stop, so that no signal kills it halfway.
-    let stop = signals::stop_requested().context("cannot listen for signals")?;
+    let mut signals = StopSignals::listen().context("cannot listen for signals")?;
     let server = server::bind(options(args)?).await?;
     let address = server.local_addr();
     tracing::info!(%address, data_dir = %args.data_dir.display(), "listening");
@@ -58,14 +59,15 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let mut run = pin!(server.run(shutdown.clone()));
     tokio::select! {
-        ended = &mut run => ended?,
-        () = stop => {
-            tracing::info!("asked to stop");
-            shutdown.cancel();
-            run.await?;
-        }
+        ended = &mut run => return Ok(ended?),
+        () = signals.next() => {}
     }
-    Ok(())
+    tracing::info!("asked to stop; asked again, it stops at once");
+    shutdown.cancel();
+    tokio::select! {
+        ended = &mut run => Ok(ended?),
+        () = signals.next() => bail!("stopped before the open calls had ended"),
+    }
 }
 
 fn options(args: &Args) -> anyhow::Result<Options> {

@@ -1,28 +1,26 @@
 //! Being asked to stop.
 
-use std::future::Future;
 use std::io;
 
-/// Listens from now on; the future ends at the first Ctrl-C or SIGTERM.
-#[cfg(unix)]
-pub(super) fn stop_requested() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
+/// Ctrl-C and SIGTERM, from when it was made on.
+pub(super) struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
 }
 
-/// Listens from now on; the future ends at the first Ctrl-C.
-#[cfg(windows)]
-pub(super) fn stop_requested() -> io::Result<impl Future<Output = ()>> {
-    let mut interrupt = tokio::signal::windows::ctrl_c()?;
-    Ok(async move {
-        interrupt.recv().await;
-    })
+impl StopSignals {
+    pub(super) fn listen() -> io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Returns at the next of them. Cancel safe.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }

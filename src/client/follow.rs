@@ -60,7 +60,7 @@ impl FollowOptions {
         self
     }
 
-    /// How often a live stream without news shows a sign of life: 1 second to 1 hour, and what lies
+    /// How often a stream without news shows a sign of life: 1 second to 1 hour, and what lies
     /// outside is brought inside. After 2.5 times as long without one it is taken for dead.
     /// Default: 30 seconds.
     #[must_use]

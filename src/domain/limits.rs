@@ -2,6 +2,16 @@
 
 use std::time::Duration;
 
+/// The longest time from a call's beginning to that of its response, so that requests that are
+/// never finished and answers that never come hold nothing for ever.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The most bytes of a request, beside a message's body: its fields' bounds, generously.
+pub const REQUEST_BYTES_MAX: usize = 16 * 1024;
+
+/// The most bytes of a call's metadata (HTTP/2's header list).
+pub const METADATA_BYTES_MAX: u32 = 16 * 1024;
+
 /// The most characters of a username.
 pub const USERNAME_CHARACTERS_MAX: usize = 64;
 

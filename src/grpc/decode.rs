@@ -192,10 +192,7 @@ pub(super) fn list_users(
 ) -> Decoded<(UsernamePrefix, String, usize)> {
     let mut fields = Fields::default();
     let prefix = fields.check("prefix", UsernamePrefix::parse(&request.prefix));
-    let after = match &prefix {
-        Some(prefix) => fields.check("page_token", page_token(&request.page_token, prefix)),
-        None => None,
-    };
+    let after = fields.check("page_token", page_token(&request.page_token, prefix.as_ref()));
     let page_size = page_size(&mut fields, request.page_size);
     let parts = prefix.zip(after).zip(page_size);
     fields.finish(parts.map(|((prefix, after), page_size)| (prefix, after, page_size)))
@@ -206,14 +203,20 @@ pub(super) fn encode_page_token(after: &str) -> String {
     URL_SAFE_NO_PAD.encode(after)
 }
 
-fn page_token(text: &str, prefix: &UsernamePrefix) -> Result<String, &'static str> {
+/// The key in a page token; of a list with this prefix, unless the prefix is no good itself.
+fn page_token(text: &str, prefix: Option<&UsernamePrefix>) -> Result<String, &'static str> {
     const FOREIGN: &str = "is not a next_page_token of this list";
     if text.is_empty() {
         return Ok(String::new());
     }
     let key = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     match key {
-        Some(key) if Username::parse(&key).is_ok() && key.starts_with(prefix.as_str()) => Ok(key),
+        Some(key)
+            if Username::parse(&key).is_ok()
+                && prefix.is_none_or(|prefix| key.starts_with(prefix.as_str())) =>
+        {
+            Ok(key)
+        }
         _ => Err(FOREIGN),
     }
 }

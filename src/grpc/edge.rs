@@ -19,19 +19,13 @@ use super::service::Messaging;
 use super::stream_end::Deadline;
 use crate::auth::{AuthError, Authenticator};
 use crate::domain::Token;
+use crate::domain::limits::{CALL_DEADLINE, REQUEST_BYTES_MAX};
 use crate::proto::messaging_service_server::MessagingServiceServer;
 
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// The scheme of RFC 6750, compared without regard to case (RFC 9110, section 11.1).
 const BEARER: &str = "bearer";
-
-/// The longest time from a call's head to its response's, so that requests that are never finished
-/// and answers that never come hold nothing for ever.
-const CALL_DEADLINE: Duration = Duration::from_secs(30);
-
-/// The most bytes of a request without a body: its fields' bounds, generously.
-const REQUEST_BYTES_MAX: usize = 16 * 1024;
 
 /// Wraps the messaging service: recognises the caller, for whom the handler finds a
 /// [`User`](crate::domain::User) among the request's extensions, and keeps the call's deadline.

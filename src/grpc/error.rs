@@ -156,8 +156,8 @@ impl Refusal {
             CallError::DeadlineExceeded => Self::new(
                 Code::DeadlineExceeded,
                 ErrorReason::DeadlineExceeded,
-                "the call's deadline passed before its answer; a message may or may not have been \
-                 stored, so repeat the call with the same request_id",
+                "the call's deadline passed before its answer; whether it took effect is unknown, \
+                 so repeat a send with the same request_id",
             ),
             CallError::ShuttingDown => Self::new(
                 Code::Unavailable,
@@ -238,14 +238,6 @@ impl Refusal {
                  content type; that one stands and nothing was stored",
             )
             .with("request_id", &request_id.as_str()),
-            // The messenger names the cursor where it knows one.
-            StoreError::BeyondMailbox { asked, range } => Self::new(
-                Code::OutOfRange,
-                ErrorReason::SequenceOutOfRange,
-                format!("sequence {asked} is beyond the mailbox, which ends at {}", range.last),
-            )
-            .with("sequence", &asked)
-            .with("max_sequence", &range.last),
             StoreError::WriteQueueFull { limit_bytes } => Self::new(
                 Code::ResourceExhausted,
                 ErrorReason::WriteQueueFull,

@@ -11,7 +11,9 @@ mod sends;
 mod service;
 mod stream_end;
 mod subscription;
+mod until_drain;
 
 pub use self::edge::Edge;
 pub use self::health::{Availability, Health};
 pub use self::service::{Messaging, SeenAddress};
+pub use self::until_drain::UntilDrain;

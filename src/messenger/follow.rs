@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Cursor, Messenger, MessengerError};
 use crate::domain::{Epoch, MailboxRange, Message, Sequence, Timestamp, User, UserId};
-use crate::hub::{Registration, Signal};
+use crate::hub::{Follower, Signal};
 use crate::store::{PageQuery, PageStart, Store};
 
 /// The most messages that a replay reads at a time.
@@ -70,7 +70,7 @@ pub enum FollowEvent {
 pub struct Follow {
     owner: UserId,
     store: Store,
-    registration: Registration,
+    follower: Follower,
     received_only: bool,
     heartbeat_interval: Duration,
     next_heartbeat: Instant,
@@ -90,7 +90,7 @@ enum Phase {
 /// so that nobody is shown an earlier one meanwhile.
 impl Drop for Follow {
     fn drop(&mut self) {
-        let departure = self.registration.depart();
+        let departure = self.follower.depart();
         self.store.mark_seen(self.owner, departure.time(), departure);
     }
 }
@@ -106,7 +106,7 @@ impl Messenger {
         request: FollowRequest,
     ) -> Result<Follow, MessengerError> {
         self.check_epoch(request.epoch.as_ref())?;
-        let registration = self.hub.register(owner.id)?;
+        let follower = self.hub.register(owner.id)?;
         let state = self.store.mailbox_state(owner.id).await?;
         let delivered = match request.start {
             FollowStart::Acknowledged => state.acknowledged_through,
@@ -118,7 +118,7 @@ impl Messenger {
         Ok(Follow {
             owner: owner.id,
             store: self.store.clone(),
-            registration,
+            follower,
             received_only: request.received_only,
             heartbeat_interval: request.heartbeat_interval,
             next_heartbeat: Instant::now() + request.heartbeat_interval,
@@ -153,16 +153,14 @@ impl Follow {
                         None
                     }
                 },
-                Phase::Live => {
-                    match timeout_at(self.next_heartbeat, self.registration.next()).await {
-                        Ok(Signal::Committed(message)) => self.take_live(message),
-                        Ok(Signal::Reread) => {
-                            self.phase = Phase::replay();
-                            None
-                        }
-                        Err(_) => Some(FollowEvent::Heartbeat(self.delivered)),
+                Phase::Live => match timeout_at(self.next_heartbeat, self.follower.next()).await {
+                    Ok(Signal::Committed(message)) => self.take_live(message),
+                    Ok(Signal::Reread) => {
+                        self.phase = Phase::replay();
+                        None
                     }
-                }
+                    Err(_) => Some(FollowEvent::Heartbeat(self.delivered)),
+                },
             };
             if let Some(event) = step {
                 break event;

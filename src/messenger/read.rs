@@ -1,7 +1,7 @@
 use super::{Cursor, Messenger, MessengerError, Role};
 use crate::domain::limits::PAGE_BYTES_MAX;
 use crate::domain::{Epoch, MailboxRange, Message, Sequence, User, Username};
-use crate::store::{PageQuery, PageStart, StoreError};
+use crate::store::{BeyondMailbox, PageQuery, PageStart};
 
 /// A page that its owner asks for.
 #[derive(Debug, Clone)]
@@ -74,14 +74,12 @@ impl Messenger {
         epoch: Option<&Epoch>,
     ) -> Result<Sequence, MessengerError> {
         self.check_epoch(epoch)?;
-        self.store.acknowledge(owner.id, through).await.map_err(|error| match error {
-            StoreError::BeyondMailbox { asked, range } => MessengerError::OutOfRange {
-                cursor: Cursor::Through,
-                asked,
-                min: Sequence::ZERO,
-                max: range.last,
-            },
-            other => other.into(),
+        let acknowledged = self.store.acknowledge(owner.id, through).await?;
+        acknowledged.map_err(|BeyondMailbox { range }| MessengerError::OutOfRange {
+            cursor: Cursor::Through,
+            asked: through,
+            min: Sequence::ZERO,
+            max: range.last,
         })
     }
 }

@@ -17,13 +17,11 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use super::socket::{Received, Socket};
+use crate::domain::limits::METADATA_BYTES_MAX;
 use crate::grpc::SeenAddress;
 
 /// The most calls that a connection has open at a time.
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
-
-/// The most bytes of a call's metadata.
-const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 
 /// The most bytes that a response waits with for a client that does not read.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -123,7 +121,7 @@ impl Connections {
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .max_header_list_size(METADATA_BYTES_MAX)
             .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
             .keep_alive_interval(KEEPALIVE_INTERVAL)

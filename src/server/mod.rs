@@ -23,7 +23,7 @@ use self::connections::Connections;
 use crate::auth::Authenticator;
 use crate::domain::Message;
 use crate::domain::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT};
-use crate::grpc::{Availability, Edge, Health, Messaging};
+use crate::grpc::{Availability, Edge, Health, Messaging, UntilDrain};
 use crate::hub::Hub;
 use crate::messenger::Messenger;
 use crate::proto;
@@ -38,10 +38,11 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// The most bytes of a message's body. Default 64 KiB, at most 1 MiB.
     pub body_bytes_max: usize,
-    /// How long open calls may go on after the shutdown began. Default 8 seconds: with the time
-    /// that the store takes it stays below the 10 seconds after which supervisors kill.
+    /// How long open calls may go on after the shutdown began. Default
+    /// [`DRAIN_DEADLINE_DEFAULT`].
     pub drain_deadline: Duration,
-    /// The most connections at a time; more wait to be accepted. Default 16,384.
+    /// The most connections at a time; more wait to be accepted. Default
+    /// [`CONNECTIONS_MAX_DEFAULT`].
     pub connections_max: usize,
 }
 
@@ -52,11 +53,17 @@ impl Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             data_dir: data_dir.into(),
             body_bytes_max: BODY_BYTES_DEFAULT,
-            drain_deadline: Duration::from_secs(8),
-            connections_max: 16_384,
+            drain_deadline: DRAIN_DEADLINE_DEFAULT,
+            connections_max: CONNECTIONS_MAX_DEFAULT,
         }
     }
 }
+
+/// With the time that the store takes it stays below the 10 seconds after which supervisors kill.
+pub const DRAIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(8);
+
+/// About 10 KiB each while they are idle.
+pub const CONNECTIONS_MAX_DEFAULT: usize = 16_384;
 
 /// Why a server did not start.
 #[derive(Debug, Error)]
@@ -195,8 +202,8 @@ fn routes(
     };
     Ok(Routes::new(Edge::new(messaging, authenticator, options.body_bytes_max))
         .add_service(Health::service(availability))
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_service(UntilDrain::new(reflection().build_v1()?, drain.clone()))
+        .add_service(UntilDrain::new(reflection().build_v1alpha()?, drain.clone()))
         .prepare())
 }
 

@@ -17,14 +17,6 @@ pub enum StoreError {
     /// The sender used this key for another message.
     #[error("the request_id was used for another message")]
     RequestIdReused(RequestId),
-    /// An acknowledgement of entries that do not exist.
-    #[error("sequence {asked} is beyond the mailbox, which ends at {}", range.last)]
-    BeyondMailbox {
-        /// What was asked.
-        asked: Sequence,
-        /// What there is.
-        range: MailboxRange,
-    },
     /// No place in the write queue within [`super::Options::admission_wait`].
     #[error("the write queue is full")]
     WriteQueueFull {
@@ -52,6 +44,14 @@ pub enum StoreError {
         /// The entry, in the mailbox that was read, if it is known.
         sequence: Option<Sequence>,
     },
+}
+
+/// An acknowledgement of entries that do not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the mailbox ends at {}", range.last)]
+pub struct BeyondMailbox {
+    /// What there is.
+    pub range: MailboxRange,
 }
 
 /// Why a data folder could not be opened. Nothing in it was deleted.

@@ -35,25 +35,38 @@ use crate::domain::{
     UserId, Username, UsernamePrefix,
 };
 
-pub use self::error::{IndexDamage, OpenError, StoreError};
+pub use self::error::{BeyondMailbox, IndexDamage, OpenError, StoreError};
 pub use self::index::PageStart;
 pub use self::pages::{Page, PageQuery};
 pub use self::writer::{Draft, Registered};
+
+/// Reads are short; more of them at a time than cores and disk serve would only wait elsewhere.
+pub const READERS_DEFAULT: usize = 4;
+
+/// A look-up of a token takes microseconds, and known tokens need none.
+pub const TOKEN_READERS_DEFAULT: usize = 2;
+
+/// A second's worth and more of what the writer takes.
+pub const WRITE_QUEUE_BYTES_DEFAULT: usize = 64 * 1024 * 1024;
+
+/// Longer than any commit on a disk that works.
+pub const ADMISSION_WAIT_DEFAULT: Duration = Duration::from_secs(2);
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The data folder; created with mode 0700 if it is not there.
     pub data_dir: PathBuf,
-    /// Connections that read at the same time. Default 4.
+    /// Connections that read at the same time. Default [`READERS_DEFAULT`].
     pub readers: usize,
     /// Connections apart that look up tokens, so that strangers with unknown ones keep only each
-    /// other waiting. Default 2.
+    /// other waiting. Default [`TOKEN_READERS_DEFAULT`].
     pub token_readers: usize,
-    /// The size of the write queue: bodies, and 1 KiB for each write. Default 64 MiB.
+    /// The size of the write queue: bodies, and 1 KiB for each write. Default
+    /// [`WRITE_QUEUE_BYTES_DEFAULT`].
     pub write_queue_bytes: usize,
     /// How long a call waits for a place in a full queue, or for a connection that reads, before it
-    /// is refused. Default 2 seconds.
+    /// is refused. Default [`ADMISSION_WAIT_DEFAULT`].
     pub admission_wait: Duration,
 }
 
@@ -62,10 +75,10 @@ impl Options {
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
-            readers: 4,
-            token_readers: 2,
-            write_queue_bytes: 64 * 1024 * 1024,
-            admission_wait: Duration::from_secs(2),
+            readers: READERS_DEFAULT,
+            token_readers: TOKEN_READERS_DEFAULT,
+            write_queue_bytes: WRITE_QUEUE_BYTES_DEFAULT,
+            admission_wait: ADMISSION_WAIT_DEFAULT,
         }
     }
 }
@@ -199,15 +212,16 @@ impl Store {
         Ok(PendingMessage(self.0.writes.submit(draft).await?))
     }
 
-    /// Moves a user's acknowledgement forward, and says where it stands.
+    /// Moves a user's acknowledgement forward, and says where it stands; [`BeyondMailbox`] when
+    /// there is no such entry.
     ///
     /// # Errors
-    /// [`StoreError::BeyondMailbox`] when there is no such entry.
+    /// Only the storage's.
     pub async fn acknowledge(
         &self,
         user: UserId,
         through: Sequence,
-    ) -> Result<Sequence, StoreError> {
+    ) -> Result<Result<Sequence, BeyondMailbox>, StoreError> {
         self.0.writes.submit(Acknowledge { user, through }).await?.answer().await
     }
 

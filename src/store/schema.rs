@@ -5,7 +5,7 @@ diesel::table! {
         id -> BigInt,
         epoch -> Text,
         create_time_us -> BigInt,
-        recover_time_us -> Nullable<BigInt>,
+        probe -> Nullable<Binary>,
     }
 }
 

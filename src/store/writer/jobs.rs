@@ -4,7 +4,7 @@ use diesel::prelude::*;
 
 use super::{Transaction, Write};
 use crate::domain::{PeerAddress, Profile, Sequence, Timestamp, TokenHash, UserId, Username};
-use crate::store::{StoreError, directory};
+use crate::store::{BeyondMailbox, StoreError, directory};
 
 /// Enters a new name with its token, or updates the address of the caller's own.
 pub(in crate::store) struct Register {
@@ -38,7 +38,7 @@ impl Write for Register {
             return Ok(Ok(Registered { profile, is_new: true }));
         };
         if self.caller != Some(profile.user.id) {
-            return Ok(Err(StoreError::UsernameTaken(self.name.clone())));
+            return Ok(Err(StoreError::UsernameTaken(profile.user.name)));
         }
         directory::set_address(connection, profile.user.id, &self.address)?;
         profile.address = self.address;
@@ -53,19 +53,19 @@ pub(in crate::store) struct Acknowledge {
 }
 
 impl Write for Acknowledge {
-    type Output = Sequence;
+    type Output = Result<Sequence, BeyondMailbox>;
 
     fn apply(
         &mut self,
         transaction: &mut Transaction<'_>,
-    ) -> QueryResult<Result<Sequence, StoreError>> {
+    ) -> QueryResult<Result<Self::Output, StoreError>> {
         let Transaction { connection, sequences, .. } = transaction;
         let range = sequences.range(connection, self.user)?;
         if self.through > range.last {
-            return Ok(Err(StoreError::BeyondMailbox { asked: self.through, range }));
+            return Ok(Ok(Err(BeyondMailbox { range })));
         }
         directory::acknowledge(connection, self.user, self.through)?;
-        directory::acknowledged_through(connection, self.user).map(Ok)
+        directory::acknowledged_through(connection, self.user).map(|through| Ok(Ok(through)))
     }
 }
 
