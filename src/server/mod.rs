@@ -29,6 +29,8 @@ use crate::messenger::Messenger;
 use crate::proto;
 use crate::store::{self, CommitListener, OpenError, Store, StoreGuard};
 
+const CONNECTIONS_MAX_DEFAULT: usize = 16_384;
+
 /// How a server is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -53,7 +55,7 @@ impl Options {
             data_dir: data_dir.into(),
             body_bytes_max: BODY_BYTES_DEFAULT,
             drain_deadline: Duration::from_secs(8),
-            connections_max: 16_384,
+            connections_max: CONNECTIONS_MAX_DEFAULT,
         }
     }
 }
@@ -156,6 +158,23 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         drain_deadline,
         connections_max,
     })
+}
+
+/// Serves `routes` on `listener`, over connections set up exactly as a [`Server`]'s, until `shutdown`
+/// is cancelled; what is open then is cut at the drain deadline. For measuring what the transport
+/// costs without the service behind it.
+pub async fn serve_routes(
+    listener: TcpListener,
+    routes: Routes,
+    shutdown: CancellationToken,
+    drain_deadline: Duration,
+) {
+    let connections = Connections::new(routes, CONNECTIONS_MAX_DEFAULT);
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = connections.accept(listener) => {}
+    }
+    connections.drain(Instant::now() + drain_deadline).await;
 }
 
 async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), OpenError> {
