@@ -11,6 +11,7 @@ mod support;
 
 mod acknowledge;
 mod auth;
+mod bench;
 mod concurrency;
 mod damage;
 mod errors;

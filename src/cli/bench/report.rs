@@ -63,7 +63,8 @@ impl Measurement {
 pub(super) struct Ceiling {
     #[serde(flatten)]
     pub(super) measurement: Measurement,
-    /// The result's rate by the limit's; for memory the result's bytes by the limit's.
+    /// The result's rate by the limit's; at a given rate its median latency by the limit's; for
+    /// memory its bytes by the limit's.
     pub(super) ratio: Option<f64>,
 }
 
@@ -187,7 +188,7 @@ impl Suite {
         let mut rows = vec![cells(["", "what", "measured", "ceiling", "ratio", "target", "met"])];
         rows.extend(self.targets.iter().map(|target| {
             let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| NONE.into());
-            let shown = target.value.map(|value| format!("{value:.2}"));
+            let shown = target.value.map(|value| format!("{value:.3}"));
             let shown = shown.filter(|_| target.ceiling.is_some());
             vec![
                 target.id.into(),

@@ -43,6 +43,16 @@ pub(super) async fn measure(
     Ok(Single { machine, workload, load, result, ceilings })
 }
 
+/// The rate by the limit's. At a given rate, which says nothing of its own, the median latency by the
+/// limit's.
+fn compared(load: &Load, result: &Figures, limit: &Figures) -> Option<f64> {
+    if load.rate.is_none() {
+        return ratio(result.per_second, limit.per_second);
+    }
+    let (result, limit) = result.latency.zip(limit.latency)?;
+    ratio(result.p50_ms, limit.p50_ms)
+}
+
 /// `HOST:PORT` is short for `http://HOST:PORT`.
 fn with_scheme(address: &str) -> String {
     if address.contains("://") { address.to_owned() } else { format!("http://{address}") }
@@ -95,7 +105,7 @@ async fn same_at_noop(
     let (figures, memory) = run(workload, load, noop.uri(), Some(&noop), false).await?;
     let ratio = match (result.memory, memory) {
         (Some(result), Some(noop)) => ratio(result.bytes_each, noop.bytes_each),
-        _ => ratio(result.figures.per_second, figures.per_second),
+        _ => compared(load, &result.figures, &figures),
     };
     let name = match workload {
         Workload::Live if load.pipelined => "no-op stream".to_owned(),
@@ -117,12 +127,12 @@ async fn of_storage(
     }
     let mut ceilings = Vec::new();
     let rows = limits::rows(&folder.join("rows"), load, LIMIT_DURATION).await?;
-    let rate = ratio(result.figures.per_second, rows.per_second);
+    let rate = compared(load, &result.figures, &rows);
     ceilings
         .push(Ceiling { measurement: Measurement::new("rows without gRPC", rows), ratio: rate });
     for (name, how) in [("fdatasync of 4 KiB", Sync::Fdatasync), ("fsync of 4 KiB", Sync::Fsync)] {
         let syncs = limits::syncs(&folder.join("sync"), how, LIMIT_DURATION).await?;
-        let rate = ratio(result.figures.per_second, syncs.per_second);
+        let rate = compared(load, &result.figures, &syncs);
         ceilings.push(Ceiling { measurement: Measurement::new(name, syncs), ratio: rate });
     }
     Ok(ceilings)
