@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::domain::limits::SUBSCRIPTIONS_PER_USER_MAX;
-use crate::domain::{Message, UserId};
+use crate::domain::{Message, Timestamp, UserId};
 
 /// The messages that wait for a user's slowest follower before it has to read from the store. They
 /// are shared with the other followers, and stay bounded at a body's limit each.
@@ -21,7 +21,15 @@ const RING_MESSAGES: usize = 16;
 #[derive(Clone, Default)]
 pub struct Hub(Arc<RwLock<Channels>>);
 
-type Channels = HashMap<UserId, broadcast::Sender<Signal>>;
+type Channels = HashMap<UserId, Channel>;
+
+struct Channel {
+    sender: broadcast::Sender<Signal>,
+    /// Followers that went and whose [`Departure`] lives.
+    departures: usize,
+    /// When the last of them went.
+    departed: Option<Timestamp>,
+}
 
 /// What a follower is told.
 #[derive(Debug, Clone)]
@@ -44,8 +52,15 @@ pub struct TooManyFollowers {
 pub struct Registration {
     hub: Hub,
     user: UserId,
-    /// `None` only while it is being dropped.
+    /// `None` after it departed.
     receiver: Option<broadcast::Receiver<Signal>>,
+}
+
+/// Keeps a user online whose follower went, as of the moment when it went; dropping it ends that.
+pub struct Departure {
+    hub: Hub,
+    user: UserId,
+    time: Timestamp,
 }
 
 impl Hub {
@@ -56,11 +71,11 @@ impl Hub {
     /// [`TooManyFollowers`] at [`SUBSCRIPTIONS_PER_USER_MAX`].
     pub fn register(&self, user: UserId) -> Result<Registration, TooManyFollowers> {
         let mut channels = self.write();
-        let sender = channels.entry(user).or_insert_with(|| broadcast::Sender::new(RING_MESSAGES));
-        if sender.receiver_count() >= SUBSCRIPTIONS_PER_USER_MAX {
+        let channel = channels.entry(user).or_default();
+        if channel.sender.receiver_count() >= SUBSCRIPTIONS_PER_USER_MAX {
             return Err(TooManyFollowers { limit: SUBSCRIPTIONS_PER_USER_MAX });
         }
-        let receiver = Some(sender.subscribe());
+        let receiver = Some(channel.sender.subscribe());
         Ok(Registration { hub: self.clone(), user, receiver })
     }
 
@@ -83,13 +98,19 @@ impl Hub {
     pub fn reread(&self) {
         for channel in self.read().values() {
             // It fails only without receivers, and then there is nobody to tell.
-            let _ = channel.send(Signal::Reread);
+            let _ = channel.sender.send(Signal::Reread);
         }
     }
 
-    /// Whether a user has a follower at this moment.
-    pub fn is_online(&self, user: UserId) -> bool {
-        self.read().contains_key(&user)
+    /// When a user was last there, if they are online: now, or when their last follower went for as
+    /// long as its [`Departure`] lives.
+    pub fn last_seen(&self, user: UserId) -> Option<Timestamp> {
+        let channels = self.read();
+        let channel = channels.get(&user)?;
+        match channel.departed {
+            Some(departed) if channel.sender.receiver_count() == 0 => Some(departed),
+            _ => Some(Timestamp::now()),
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Channels> {
@@ -105,7 +126,23 @@ impl Hub {
 fn announce(channels: &Channels, user: UserId, message: &Arc<Message>) {
     if let Some(channel) = channels.get(&user) {
         // It fails only without receivers, and then there is nobody to tell.
-        let _ = channel.send(Signal::Committed(Arc::clone(message)));
+        let _ = channel.sender.send(Signal::Committed(Arc::clone(message)));
+    }
+}
+
+/// Removes a user's channel when nobody needs it any more.
+fn tidy(channels: &mut Channels, user: UserId) {
+    let is_needed =
+        |channel: &Channel| channel.sender.receiver_count() > 0 || channel.departures > 0;
+    if channels.get(&user).is_some_and(|channel| !is_needed(channel)) {
+        channels.remove(&user);
+    }
+}
+
+impl Default for Channel {
+    fn default() -> Self {
+        let sender = broadcast::Sender::new(RING_MESSAGES);
+        Self { sender, departures: 0, departed: None }
     }
 }
 
@@ -113,7 +150,7 @@ impl Registration {
     /// The next signal. Cancel safe: a signal is taken only when it is returned.
     pub async fn next(&mut self) -> Signal {
         let Some(receiver) = self.receiver.as_mut() else {
-            return Signal::Reread;
+            return std::future::pending().await;
         };
         match receiver.recv().await {
             Ok(signal) => signal,
@@ -122,24 +159,49 @@ impl Registration {
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
+
+    /// Unregisters, and keeps the user online as of this moment for as long as the departure lives.
+    pub fn depart(&mut self) -> Departure {
+        let mut channels = self.hub.write();
+        self.receiver = None;
+        // Under the lock, so that it is not before a present that anyone was shown.
+        let time = Timestamp::now();
+        let channel = channels.entry(self.user).or_default();
+        channel.departures += 1;
+        channel.departed = channel.departed.max(Some(time));
+        Departure { hub: self.hub.clone(), user: self.user, time }
+    }
+}
+
+impl Departure {
+    /// When it was.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut channels = self.hub.write();
         self.receiver = None;
-        if channels.get(&self.user).is_some_and(|sender| sender.receiver_count() == 0) {
-            channels.remove(&self.user);
+        tidy(&mut channels, self.user);
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        let mut channels = self.hub.write();
+        if let Some(channel) = channels.get_mut(&self.user) {
+            channel.departures -= 1;
         }
+        tidy(&mut channels, self.user);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        Body, Content, ContentType, MessageId, Sequence, Timestamp, User, Username,
-    };
+    use crate::domain::{Body, Content, ContentType, MessageId, Sequence, User, Username};
 
     const ALICE: UserId = UserId(1);
     const BOB: UserId = UserId(2);
@@ -204,13 +266,29 @@ mod tests {
     #[test]
     fn a_channel_exists_only_while_it_is_followed() {
         let hub = Hub::default();
-        assert!(!hub.is_online(BOB));
+        assert_eq!(hub.last_seen(BOB), None);
         let first = hub.register(BOB).expect("room");
         let second = hub.register(BOB).expect("room");
         drop(first);
-        assert!(hub.is_online(BOB));
+        assert!(hub.last_seen(BOB).is_some());
         drop(second);
-        assert!(!hub.is_online(BOB));
+        assert_eq!(hub.last_seen(BOB), None);
+        assert!(hub.read().is_empty());
+    }
+
+    #[test]
+    fn one_who_departs_stays_online_as_of_that_moment_while_it_is_held() {
+        let hub = Hub::default();
+        let [mut first, mut second] = [(); 2].map(|()| hub.register(BOB).expect("room"));
+        let shown = hub.last_seen(BOB).expect("online");
+        let first = first.depart();
+        assert!(hub.last_seen(BOB) >= Some(first.time()), "the second is there");
+        let second = second.depart();
+        assert!(second.time() >= shown);
+        assert_eq!(hub.last_seen(BOB), Some(second.time()));
+        drop(second);
+        assert!(hub.last_seen(BOB).is_some(), "the first is still held");
+        drop(first);
         assert!(hub.read().is_empty());
     }
 

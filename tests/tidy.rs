@@ -60,6 +60,31 @@ fn every_test_of_the_suite_is_declared() {
     }
 }
 
+/// A guarantee whose test was renamed or deleted is held by nothing.
+#[test]
+fn every_test_that_the_guarantees_name_is_there() {
+    let page = fs::read_to_string(root().join("docs/GUARANTEES.md")).expect("the page is there");
+    let named: Vec<&str> = page.split('`').filter(|it| is_path_of_a_test(it)).collect();
+    assert!(named.len() > 40, "the page names only {} tests", named.len());
+    for name in named {
+        let (module, test) = name.rsplit_once("::").expect("a path");
+        let files = match module.split_once("::") {
+            Some((unit, _)) => rust_files(&[&format!("src/{unit}"), &format!("src/{unit}.rs")]),
+            None => vec![format!("tests/suite/{module}.rs")],
+        };
+        let is_there = files.iter().any(|file| {
+            let source = fs::read_to_string(root().join(file)).unwrap_or_default();
+            source.contains(&format!("fn {test}()"))
+        });
+        assert!(is_there, "docs/GUARANTEES.md names `{name}`, which is in none of {files:?}");
+    }
+}
+
+fn is_path_of_a_test(text: &str) -> bool {
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | ':');
+    text.contains("::") && !text.contains('…') && text.chars().all(is_name)
+}
+
 /// What is wrong with a file, a line for each.
 fn complaints_about(path: &str, source: &str) -> Vec<String> {
     let mut complaints = Vec::new();

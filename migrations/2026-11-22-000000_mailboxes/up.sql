@@ -64,6 +64,8 @@ CREATE TABLE conversation_entries (
     low_user_id INTEGER NOT NULL,
     high_user_id INTEGER NOT NULL,
     position INTEGER NOT NULL,
+    -- 1: from the low to the high user (a note to self included), 0: from the high to the low one.
+    low_user_sent INTEGER NOT NULL,
     PRIMARY KEY (low_user_id, high_user_id, position)
 ) STRICT, WITHOUT ROWID;
 

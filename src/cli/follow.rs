@@ -13,6 +13,9 @@ use crate::client::{Client, Error, Event, FollowOptions, Start};
 const ACKNOWLEDGE_MESSAGES: u32 = 100;
 const ACKNOWLEDGE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a reader that does not read may keep a command that was asked to stop.
+const LAST_PRINT_DEADLINE: Duration = Duration::from_secs(1);
+
 /// How long the last acknowledgement may keep a command that was asked to stop.
 const LAST_ACKNOWLEDGE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -42,7 +45,9 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Acknowledge what was printed, so that the next `follow` starts after it.
+    /// Acknowledge what was printed, so that the next `follow` starts after it. Acknowledging covers
+    /// everything before: with --after or --from-now also what they skip, and with --received-only
+    /// what was sent.
     #[arg(long)]
     ack: bool,
 }
@@ -67,7 +72,20 @@ pub(super) async fn run(connection: &ConnectionArgs, args: &Args) -> anyhow::Res
                 }
             }
             event = events.next_event() => match event {
-                Some(event) => printer.print(event?)?,
+                Some(event) => {
+                    let mut printing = pin!(printer.print(event?));
+                    tokio::select! {
+                        biased;
+                        outcome = &mut printing => outcome?,
+                        () = &mut stop => {
+                            // Almost always done at once, and then acknowledged below.
+                            if let Ok(outcome) = timeout(LAST_PRINT_DEADLINE, printing).await {
+                                outcome?;
+                            }
+                            break;
+                        }
+                    }
+                }
                 None => break,
             },
         }
@@ -111,7 +129,7 @@ impl Printer {
         }
     }
 
-    fn print(&mut self, event: Event) -> anyhow::Result<()> {
+    async fn print(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
             Event::Started { epoch, after_sequence, .. } => {
                 self.progress.epoch = epoch;
@@ -124,7 +142,7 @@ impl Printer {
                 }
             }
             Event::Message(message) => {
-                output::line(&render::message(&message, self.json)?)?;
+                output::line_unblocked(render::message(&message, self.json)?).await?;
                 self.progress.messages += 1;
                 self.progress.advance(message.sequence);
             }

@@ -19,10 +19,12 @@ mod users;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
 use connection::ConnectionArgs;
@@ -42,6 +44,9 @@ Environment:
   PEERPOST_SERVER      as --server            PEERPOST_TOKEN       the token to use instead of a kept one
   PEERPOST_USER        as --as                PEERPOST_CONFIG_DIR  where tokens are kept
   PEERPOST_LOG         what is logged to stderr, such as `debug` or `peerpost=debug`";
+
+/// How long blocked threads may take to end when the command is done.
+const THREADS_STOP_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -102,11 +107,11 @@ fn run(cli: &Cli, is_server_named: bool) -> anyhow::Result<()> {
         // one that the command line names.
         return bench::run(is_server_named.then(|| cli.connection.server()), args);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the threads of the runtime")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         match &cli.command {
             Command::Serve(args) => serve::run(args).await,
             Command::Register(args) => register::run(&cli.connection, args).await,
@@ -118,7 +123,15 @@ fn run(cli: &Cli, is_server_named: bool) -> anyhow::Result<()> {
             Command::Bench(_) => Ok(()),
             Command::BenchNoopServer(args) => bench::noop::run(args).await,
         }
-    })
+    });
+    stop(runtime);
+    outcome
+}
+
+/// Ends the runtime's threads. One that hangs, in a disk that does not answer or a pipe that nobody
+/// reads, does not keep the process: the command is done, and had its own deadlines.
+fn stop(runtime: Runtime) {
+    runtime.shutdown_timeout(THREADS_STOP_DEADLINE);
 }
 
 fn init_logging(default: &str) -> anyhow::Result<()> {
@@ -145,6 +158,16 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_thread_that_hangs_does_not_keep_the_process() {
+        let runtime = Builder::new_multi_thread().build().expect("a runtime");
+        let (release, hangs) = std::sync::mpsc::sync_channel::<()>(0);
+        runtime.spawn_blocking(move || hangs.recv());
+        stop(runtime);
+        // Only now, after `stop` came back without it.
+        drop(release);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Write as _};
 
+use anyhow::Context as _;
 use thiserror::Error;
 
 use super::escape::printable;
@@ -18,6 +19,13 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderGone.into()),
         Err(error) => Err(anyhow::Error::new(error).context("cannot write to stdout")),
     }
+}
+
+/// As [`line`], for commands with something else to attend to: a reader that does not read blocks a
+/// thread of its own.
+pub(super) async fn line_unblocked(text: String) -> anyhow::Result<()> {
+    let writing = tokio::task::spawn_blocking(move || line(&text));
+    writing.await.context("the writing thread failed")?
 }
 
 /// Tells the person at the terminal something on stderr. What a server said may be in it, so it is

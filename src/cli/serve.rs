@@ -51,6 +51,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let stop = signals::stop_requested().context("cannot listen for signals")?;
     let server = server::bind(options(args)?).await?;
     let address = server.local_addr();
+    tracing::info!(%address, data_dir = %args.data_dir.display(), "listening");
     // With nobody to read it, the server serves all the same.
     let _ = output::line(&format!("peerpost listens on http://{address}"));
 

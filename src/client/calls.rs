@@ -20,6 +20,14 @@ pub(super) type Grpc = MessagingServiceClient<Channel>;
 /// The port of a server that is named without a scheme and without a port.
 const DEFAULT_PORT: u16 = 50051;
 
+/// What a stream takes that is not read: a follower that pauses holds the server up beyond it.
+///
+/// It is small beside the connection's window on purpose. h2 ends a connection ("too many data
+/// frames") on which small frames gather unread, each counted as 256 bytes less its size, up to half
+/// of the connection's window of 5 MiB. A message delivered live is such a frame; of the smallest
+/// ones this window is full long before, and an unread follower just waits.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
 /// A handle to a server, with or without a user's token. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
@@ -333,6 +341,7 @@ fn new_endpoint(server: &str, options: &Options) -> Result<Endpoint, Error> {
         .map_err(invalid)?
         .connect_timeout(options.connect_timeout)
         .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .http2_keep_alive_interval(options.keepalive_interval)
         .keep_alive_timeout(options.keepalive_timeout)
         // A followed stream that waits for its next message counts as idle.

@@ -64,6 +64,12 @@ impl Message {
         }
     }
 
+    /// Whether one of the two sent it to the other.
+    pub fn is_between(&self, one: UserId, other: UserId) -> bool {
+        let pair = (self.sender.id, self.receiver.id);
+        pair == (one, other) || pair == (other, one)
+    }
+
     /// Whether `owner` received it; a note to self is received.
     pub fn is_received_by(&self, owner: UserId) -> bool {
         self.receiver.id == owner

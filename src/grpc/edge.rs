@@ -15,7 +15,8 @@ use tower::Service;
 
 use super::codec;
 use super::error::CallError;
-use super::service::{Deadline, Messaging};
+use super::service::Messaging;
+use super::stream_end::Deadline;
 use crate::auth::{AuthError, Authenticator};
 use crate::domain::Token;
 use crate::proto::messaging_service_server::MessagingServiceServer;

@@ -277,15 +277,17 @@ impl Refusal {
             )
             .retry_after(RETRY_AFTER_FAILURE),
             StoreError::Closed => Self::of(&CallError::ShuttingDown),
-            StoreError::Damaged { sequence } => Self::new(
-                Code::DataLoss,
-                ErrorReason::StoredDataDamaged,
-                format!(
-                    "the stored entry {sequence} is damaged and is not served; \
-                     the server's operator should know"
-                ),
-            )
-            .with("sequence", &sequence),
+            StoreError::Damaged { sequence } => {
+                let refusal = Self::new(
+                    Code::DataLoss,
+                    ErrorReason::StoredDataDamaged,
+                    format!("{error} and is not served; the server's operator should know"),
+                );
+                match sequence {
+                    Some(sequence) => refusal.with("sequence", sequence),
+                    None => refusal,
+                }
+            }
         }
     }
 

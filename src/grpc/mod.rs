@@ -9,6 +9,7 @@ mod error;
 mod health;
 mod sends;
 mod service;
+mod stream_end;
 mod subscription;
 
 pub use self::edge::Edge;

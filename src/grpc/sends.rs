@@ -7,7 +7,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Status, Streaming};
 
 use super::error::CallError;
-use super::service::StreamEnd;
+use super::stream_end::StreamEnd;
 use super::{codec, decode, encode};
 use crate::domain::limits::{STREAM_SENDS_IN_WORK_BYTES_MAX, STREAM_SENDS_IN_WORK_MAX};
 use crate::domain::{Message, User};

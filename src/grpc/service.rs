@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::CallError;
 use super::sends::{self, Sends};
+use super::stream_end::StreamEnd;
 use super::subscription::{self, Subscription};
 use super::{decode, encode};
 use crate::auth::Authenticator;
@@ -41,38 +41,6 @@ impl Messaging {
 /// The caller, as the layer before this service recognised them.
 fn caller<T>(request: &Request<T>) -> Result<User, CallError> {
     request.extensions().get::<User>().cloned().ok_or(CallError::TokenMissing)
-}
-
-/// When the caller stops waiting, as they said with the call.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline(pub(super) Instant);
-
-/// What ends a stream from outside: its caller's deadline, or the server's drain.
-pub(super) struct StreamEnd {
-    deadline: Option<Deadline>,
-    drain: CancellationToken,
-}
-
-impl StreamEnd {
-    fn of<T>(request: &Request<T>, drain: &CancellationToken) -> Self {
-        let deadline = request.extensions().get::<Deadline>().copied();
-        Self { deadline, drain: drain.clone() }
-    }
-
-    /// Resolves to the error with which the stream ends.
-    pub(super) async fn reached(self) -> CallError {
-        let deadline = async {
-            match self.deadline {
-                Some(Deadline(deadline)) => sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = self.drain.cancelled() => CallError::ShuttingDown,
-            () = deadline => CallError::DeadlineExceeded,
-        }
-    }
 }
 
 /// The address from which a call came: the listener puts it among the request's extensions.

@@ -6,7 +6,7 @@ use tonic::Status;
 
 use super::encode;
 use super::error::CallError;
-use super::service::StreamEnd;
+use super::stream_end::StreamEnd;
 use crate::domain::UserId;
 use crate::messenger::Follow;
 use crate::proto::SubscribeResponse;

@@ -4,7 +4,7 @@ use crate::domain::{Profile, Timestamp, Username, UsernamePrefix};
 /// A user as others see them at this moment.
 #[derive(Debug, Clone)]
 pub struct UserView {
-    /// What is stored of them; with the present as `last_seen_time` for one who is online.
+    /// What is stored of them, with the hub's `last_seen_time` for one who is online: the present.
     pub profile: Profile,
     /// Whether they have an open subscription.
     pub online: bool,
@@ -25,10 +25,14 @@ impl Messenger {
     /// # Errors
     /// [`MessengerError::NoSuchUser`], or the store's.
     pub async fn user(&self, name: Username) -> Result<UserView, MessengerError> {
-        match self.store.profile(name.clone()).await? {
-            Some(profile) => Ok(self.view(profile)),
-            None => Err(MessengerError::NoSuchUser { name, role: Role::Subject }),
+        if let Some(user) = self.store.find_user(&name).await? {
+            // Before the store is read: the hub forgets a user once the store knows when they went.
+            let seen = self.hub.last_seen(user.id);
+            if let Some(profile) = self.store.profile(name.clone()).await? {
+                return Ok(UserView::new(profile, seen));
+            }
         }
+        Err(MessengerError::NoSuchUser { name, role: Role::Subject })
     }
 
     /// Lists users whose names begin with `prefix`, after the key `after`.
@@ -51,11 +55,16 @@ impl Messenger {
     }
 
     /// What is stored of a user, with their presence.
-    pub fn view(&self, mut profile: Profile) -> UserView {
-        let online = self.hub.is_online(profile.user.id);
-        if online {
-            profile.last_seen_time = Some(Timestamp::now());
-        }
-        UserView { profile, online }
+    pub fn view(&self, profile: Profile) -> UserView {
+        let seen = self.hub.last_seen(profile.user.id);
+        UserView::new(profile, seen)
+    }
+}
+
+impl UserView {
+    /// With when the hub saw them, if it knows them at this moment.
+    fn new(mut profile: Profile, seen: Option<Timestamp>) -> Self {
+        profile.last_seen_time = seen.max(profile.last_seen_time);
+        Self { profile, online: seen.is_some() }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Cursor, Messenger, MessengerError};
-use crate::domain::{Epoch, MailboxRange, Message, Sequence, User, UserId};
+use crate::domain::{Epoch, MailboxRange, Message, Sequence, Timestamp, User, UserId};
 use crate::hub::{Registration, Signal};
 use crate::store::{PageQuery, PageStart, Store};
 
@@ -78,7 +78,6 @@ pub struct Follow {
     delivered: Sequence,
     phase: Phase,
     caught_up: bool,
-    _presence: Presence,
 }
 
 enum Phase {
@@ -87,22 +86,12 @@ enum Phase {
     Live,
 }
 
-/// Notes in the store that the user was there: when it begins and when it ends.
-struct Presence {
-    user: UserId,
-    store: Store,
-}
-
-impl Presence {
-    fn begin(user: UserId, store: Store) -> Self {
-        store.mark_seen(user);
-        Self { user, store }
-    }
-}
-
-impl Drop for Presence {
+/// Notes in the store that the user was there until now. They stay online until the note is on disk,
+/// so that nobody is shown an earlier one meanwhile.
+impl Drop for Follow {
     fn drop(&mut self) {
-        self.store.mark_seen(self.user);
+        let departure = self.registration.depart();
+        self.store.mark_seen(self.owner, departure.time(), departure);
     }
 }
 
@@ -125,6 +114,7 @@ impl Messenger {
             FollowStart::Now => state.range.last,
         };
         MessengerError::check_after(Cursor::After, delivered, &state.range)?;
+        self.store.mark_seen(owner.id, Timestamp::now(), ());
         Ok(Follow {
             owner: owner.id,
             store: self.store.clone(),
@@ -135,7 +125,6 @@ impl Messenger {
             delivered,
             phase: Phase::Starting(state.range),
             caught_up: false,
-            _presence: Presence::begin(owner.id, self.store.clone()),
         })
     }
 }
@@ -223,7 +212,7 @@ impl Follow {
             messages_max: REPLAY_PAGE_MESSAGES,
             bytes_max: REPLAY_PAGE_BYTES,
         };
-        let page = self.store.page(query).await?;
+        let page = self.store.page_in_turn(query).await?;
         self.phase = Phase::Replaying {
             page: page.messages.into_iter().map(Arc::new).collect(),
             page_is_last: !page.has_more,

@@ -90,9 +90,9 @@ impl Messenger {
 fn check_cursor(start: PageStart, range: &MailboxRange) -> Result<(), MessengerError> {
     match start {
         PageStart::After(after) => MessengerError::check_after(Cursor::After, after, range),
-        PageStart::Before(Sequence::ZERO) => Ok(()),
+        // 0 is accepted: before the end.
         PageStart::Before(before) => {
-            MessengerError::check(Cursor::Before, before, range.first, range.last.next())
+            MessengerError::check(Cursor::Before, before, Sequence::ZERO, range.last.next())
         }
     }
 }

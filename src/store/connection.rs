@@ -24,17 +24,19 @@ const COMMON_PRAGMAS: &str = "
 ";
 
 /// `synchronous = FULL` syncs the write-ahead log at every commit: the promise **durable** rests on
-/// it. The size limit gives space back after a checkpoint that a long read had held up.
+/// it. The size limit gives space back after a checkpoint that a long read had held up. The caches,
+/// given in KiB, fill up as messages come: they are part of what a server under load grows by, and
+/// the operating system caches the file as well.
 const WRITER_PRAGMAS: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA journal_size_limit = 67108864;
-    PRAGMA cache_size = -32768;
+    PRAGMA cache_size = -4096;
 ";
 
 const READER_PRAGMAS: &str = "
     PRAGMA query_only = ON;
-    PRAGMA cache_size = -8192;
+    PRAGMA cache_size = -1024;
 ";
 
 /// `sqlite3`'s own numbers for the settings on which promises rest.

@@ -153,10 +153,14 @@ pub(super) fn profiles(
     limit: usize,
 ) -> QueryResult<Vec<Profile>> {
     let end = format!("{}{AFTER_EVERY_NAME}", prefix.as_str());
-    users::table
-        .filter(users::name_key.ge(prefix.as_str()))
-        .filter(users::name_key.lt(end))
-        .filter(users::name_key.gt(after))
+    let query = users::table.filter(users::name_key.lt(end)).into_boxed();
+    // One lower bound: with two of them SQLite may seek to the lower one, and scan from there.
+    let query = if after < prefix.as_str() {
+        query.filter(users::name_key.ge(prefix.as_str()))
+    } else {
+        query.filter(users::name_key.gt(after))
+    };
+    query
         .order(users::name_key.asc())
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .select(UserRow::as_select())

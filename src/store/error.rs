@@ -1,9 +1,11 @@
 use std::path::PathBuf;
 
+use diesel::QueryResult;
 use diesel::result::{ConnectionError, Error as DieselError};
 use thiserror::Error;
+use tracing::error;
 
-use crate::domain::{MailboxRange, RequestId, Sequence, Username};
+use crate::domain::{MailboxRange, RequestId, Sequence, UserId, Username};
 
 /// Why the store did not do what it was asked. Nothing was stored, except where a variant says
 /// that this is unknown.
@@ -45,10 +47,10 @@ pub enum StoreError {
     #[error("the store is closed")]
     Closed,
     /// A stored entry does not hold together: a checksum, a reference or the density of a mailbox.
-    #[error("the stored entry {sequence} is damaged")]
+    #[error("{}", describe_damage(*sequence))]
     Damaged {
-        /// The entry, in the mailbox that was read.
-        sequence: Sequence,
+        /// The entry, in the mailbox that was read, if it is known.
+        sequence: Option<Sequence>,
     },
 }
 
@@ -113,14 +115,78 @@ pub enum OpenError {
         /// A migration that this version does not know.
         migration: String,
     },
+    /// The index of a mailbox and the log do not fit together, so that a sequence could be given out
+    /// twice.
+    #[error(
+        "the database {} is damaged: {damage} \
+         (user {}, sequence {sequence}, log position {position})",
+        path.display(),
+        owner.0
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        damage: IndexDamage,
+        /// Whose mailbox.
+        owner: UserId,
+        /// The entry in that mailbox.
+        sequence: i64,
+        /// Where the entry's message stands in the log.
+        position: i64,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
 
-/// SQLite's texts for a full disk: diesel hands on the text but not the code.
-/// (`sqlite3_errstr(SQLITE_FULL)`, sqlite.org/rescode.html#full)
+/// In which way a mailbox's index does not fit the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum IndexDamage {
+    /// The log has a message which the index does not have at its sequence.
+    #[error("the mailbox's index lacks a message of the log")]
+    EntryMissing,
+    /// The index has another message at the sequence.
+    #[error("the mailbox's index has another message in the place of one of the log")]
+    EntryElsewhere,
+    /// The index goes on where the log has nothing more for the mailbox.
+    #[error("the mailbox's index ends with an entry that the log does not have")]
+    EntryBeyondLog,
+}
+
+fn describe_damage(sequence: Option<Sequence>) -> String {
+    match sequence {
+        Some(sequence) => format!("the stored entry {sequence} is damaged"),
+        None => "stored data is damaged".to_owned(),
+    }
+}
+
+/// SQLite's texts for a full disk and for a file that contradicts itself: diesel hands on the text
+/// but not the code. (`sqlite3_errstr`, sqlite.org/rescode.html#full and #corrupt)
 const DISK_FULL_TEXT: &str = "database or disk is full";
+const CORRUPT_TEXT: &str = "database disk image is malformed";
+
+/// Whether an error is about what is stored in one place, rather than about the storage as a whole:
+/// pages of the file that contradict each other, or a value that this code would not have written.
+pub(super) fn is_damage(error: &DieselError) -> bool {
+    match error {
+        DieselError::DatabaseError(_, info) => info.message() == CORRUPT_TEXT,
+        DieselError::DeserializationError(_) => true,
+        _ => false,
+    }
+}
+
+/// `None` for what is there and cannot be read because it is damaged.
+pub(super) fn unless_damaged<T>(read: QueryResult<T>) -> QueryResult<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_damage(&error) => {
+            error!(%error, "stored data is damaged");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
 
 /// What a failing statement means for those who wait for it.
 pub(super) fn storage_error(error: &DieselError) -> StoreError {
@@ -128,6 +194,14 @@ pub(super) fn storage_error(error: &DieselError) -> StoreError {
         DieselError::DatabaseError(_, info) if info.message() == DISK_FULL_TEXT => {
             StoreError::DiskFull
         }
+        error if is_damage(error) => StoreError::Damaged { sequence: None },
         _ => StoreError::Failing,
     }
+}
+
+/// Logs a failing read, here where its cause is known, and says what it means.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+pub(super) fn failed(error: DieselError) -> StoreError {
+    error!(%error, "a read failed");
+    storage_error(&error)
 }

@@ -1,7 +1,9 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use tracing::warn;
 
 use super::OpenError;
 
@@ -11,6 +13,12 @@ const DATABASE_FILE: &str = "peerpost.db";
 /// Only the server's own user reads what is in the folder.
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+
+/// What others may do with a folder.
+const OTHERS_MODE: u32 = 0o077;
+
+/// The folders above a new data folder are ordinary ones, as the process's umask makes them.
+const PARENT_MODE: u32 = 0o777;
 
 /// A data folder, held by this process for as long as this value lives.
 ///
@@ -27,7 +35,9 @@ impl DataFolder {
         let failed = |source| OpenError::Folder { path: path.to_owned(), source };
 
         let path = std::path::absolute(path).map_err(failed)?;
-        if !path.exists() {
+        if path.exists() {
+            warn_if_open_to_others(&path).map_err(failed)?;
+        } else {
             create(&path).map_err(failed)?;
         }
         let mut lock = OpenOptions::new()
@@ -71,11 +81,29 @@ impl DataFolder {
     }
 }
 
+/// Creates the folder and those above it that are not there. Each name is made durable in the folder
+/// that it stands in.
 fn create(path: &Path) -> io::Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent)?;
-    DirBuilder::new().mode(FOLDER_MODE).recursive(true).create(path)?;
-    File::open(parent)?.sync_all()
+    let missing: Vec<_> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    for folder in missing.into_iter().rev() {
+        let mode = if folder == path { FOLDER_MODE } else { PARENT_MODE };
+        // Recursive, so that one that another process made meanwhile is accepted.
+        DirBuilder::new().mode(mode).recursive(true).create(folder)?;
+        if let Some(parent) = folder.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+/// A folder of the operator's own making is used as it is.
+fn warn_if_open_to_others(path: &Path) -> io::Result<()> {
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    if mode & OTHERS_MODE != 0 {
+        let (path, mode) = (path.display(), format!("{mode:o}"));
+        warn!(%path, mode, "other users have access to the data folder; 700 is advised");
+    }
+    Ok(())
 }
 
 fn record_holder(lock: &mut File) -> io::Result<()> {
@@ -95,17 +123,28 @@ fn holder(lock: &mut File) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
     fn creates_a_folder_for_its_own_user_only() {
         let parent = tempfile::tempdir().expect("a temporary folder");
-        let path = parent.path().join("new/data");
+        let path = parent.path().join("some/new/data");
         let _folder = DataFolder::open(&path).expect("opens");
-        let mode = fs::metadata(&path).expect("is there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
+        let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode();
+        assert_eq!(mode(&path) & 0o777, 0o700);
+        fs::create_dir(parent.path().join("ordinary")).expect("can be made");
+        let ordinary = mode(&parent.path().join("ordinary"));
+        assert_eq!(mode(&parent.path().join("some/new")), ordinary, "only the data is private");
+    }
+
+    #[test]
+    fn uses_a_folder_that_is_open_to_others_as_it_is() {
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        let path = parent.path().join("shared");
+        DirBuilder::new().mode(0o755).create(&path).expect("can be made");
+        let before = fs::metadata(&path).expect("is there").permissions().mode();
+        drop(DataFolder::open(&path).expect("opens"));
+        assert_eq!(fs::metadata(&path).expect("is there").permissions().mode(), before);
     }
 
     #[test]

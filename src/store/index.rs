@@ -27,6 +27,7 @@ pub(super) fn add(
             conversation_entries::low_user_id.eq(low.0),
             conversation_entries::high_user_id.eq(high.0),
             conversation_entries::position.eq(position),
+            conversation_entries::low_user_sent.eq(low == sender),
         ))
         .execute(connection)?;
     if let Some(request_id) = &message.request_id {
@@ -87,6 +88,19 @@ pub(super) fn range(connection: &mut SqliteConnection, owner: UserId) -> QueryRe
     Ok(MailboxRange { first: Sequence::FIRST, last })
 }
 
+/// The last entry of `owner`'s mailbox: its sequence and its position in the log.
+pub(super) fn last_entry(
+    connection: &mut SqliteConnection,
+    owner: UserId,
+) -> QueryResult<Option<(i64, i64)>> {
+    mailbox_entries::table
+        .filter(mailbox_entries::owner_id.eq(owner.0))
+        .order(mailbox_entries::sequence.desc())
+        .select((mailbox_entries::sequence, mailbox_entries::position))
+        .first(connection)
+        .optional()
+}
+
 /// Where a page begins, and in which direction it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageStart {
@@ -100,7 +114,7 @@ pub enum PageStart {
 pub(super) type EntryRow = (i64, Option<LogRow>);
 
 /// The entries of `owner` from `start`, keyed by sequence, handed one by one to `take` until it
-/// says `false`; at most `limit`.
+/// says `false`; at most `limit`. An entry that cannot be read is an error, after those before it.
 pub(super) fn mailbox(
     connection: &mut SqliteConnection,
     owner: UserId,
@@ -129,12 +143,21 @@ pub(super) fn mailbox(
     visit(query.load_iter::<EntryRow, _>(connection)?, take)
 }
 
+/// Where a page of a conversation begins, by position in the log, and in which direction it reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PositionStart {
+    /// Higher positions than this, ascending.
+    After(i64),
+    /// Lower positions than this, descending.
+    Before(i64),
+}
+
 /// The entries of the conversation between `owner` and `peer`, keyed by position in the log, as
 /// [`mailbox`].
 pub(super) fn conversation(
     connection: &mut SqliteConnection,
     (owner, peer): (UserId, UserId),
-    start: PageStart,
+    start: PositionStart,
     received_only: bool,
     limit: usize,
     take: impl FnMut(EntryRow) -> bool,
@@ -148,26 +171,23 @@ pub(super) fn conversation(
         .limit(as_limit(limit))
         .into_boxed();
     query = match start {
-        PageStart::After(after) => {
-            let position = position_of_entry(connection, owner, after)?.unwrap_or(0);
-            query
-                .filter(conversation_entries::position.gt(position))
-                .order(conversation_entries::position.asc())
-        }
-        PageStart::Before(before) => {
-            let position = position_of_entry(connection, owner, before)?.unwrap_or(i64::MAX);
-            query
-                .filter(conversation_entries::position.lt(position))
-                .order(conversation_entries::position.desc())
-        }
+        PositionStart::After(position) => query
+            .filter(conversation_entries::position.gt(position))
+            .order(conversation_entries::position.asc()),
+        PositionStart::Before(position) => query
+            .filter(conversation_entries::position.lt(position))
+            .order(conversation_entries::position.desc()),
     };
-    if received_only {
-        query = query.filter(message_log::receiver_id.nullable().eq(owner.0));
+    // All that one sends to oneself is received. The filter is on the index, not on the log, so
+    // that an entry whose row is absent is found to be so.
+    if received_only && owner != peer {
+        query = query.filter(conversation_entries::low_user_sent.eq(owner == high));
     }
     visit(query.load_iter::<EntryRow, _>(connection)?, take)
 }
 
-fn position_of_entry(
+/// The position in the log of `owner`'s entry `sequence`.
+pub(super) fn position_of_entry(
     connection: &mut SqliteConnection,
     owner: UserId,
     sequence: Sequence,

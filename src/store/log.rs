@@ -1,13 +1,15 @@
 //! The log's rows: one a message, with a checksum over all of it.
 
 use bytes::Bytes;
+use diesel::connection::DefaultLoadingMode;
 use diesel::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::directory::Directory;
+use super::error::unless_damaged;
 use super::schema::message_log;
 use crate::domain::{
-    Body, BodyKind, Content, ContentType, Message, MessageId, RequestId, Sequence, Timestamp,
+    Body, BodyKind, Content, ContentType, Message, MessageId, RequestId, Sequence, Timestamp, User,
     UserId,
 };
 
@@ -51,6 +53,14 @@ struct NewLogRow<'a> {
     checksum: i64,
 }
 
+/// Where a row of the log puts its message: at which sequences of whose mailboxes.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) position: i64,
+    /// One for a note to self, else two.
+    pub(super) entries: Vec<(UserId, i64)>,
+}
+
 /// The row is not what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DamagedRow;
@@ -90,15 +100,53 @@ pub(super) fn last_position(connection: &mut SqliteConnection) -> QueryResult<i6
     Ok(last.unwrap_or(0))
 }
 
+/// The places that the log's last rows give their messages, the last row first; an item for a row
+/// that cannot be read is an error.
+pub(super) fn newest_places(
+    connection: &mut SqliteConnection,
+    limit: usize,
+) -> QueryResult<impl Iterator<Item = QueryResult<Places>>> {
+    type Row = (i64, i64, i64, i64, i64);
+    let rows = message_log::table
+        .select((
+            message_log::position,
+            message_log::sender_id,
+            message_log::sender_sequence,
+            message_log::receiver_id,
+            message_log::receiver_sequence,
+        ))
+        .order(message_log::position.desc())
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .load_iter::<Row, DefaultLoadingMode>(connection)?;
+    Ok(rows.map(|row| {
+        let (position, sender, sent_as, receiver, received_as) = row?;
+        Ok(Places::new(position, (UserId(sender), sent_as), (UserId(receiver), received_as)))
+    }))
+}
+
+impl Places {
+    fn new(position: i64, sent: (UserId, i64), received: (UserId, i64)) -> Self {
+        let entries = if sent == received { vec![sent] } else { vec![sent, received] };
+        Self { position, entries }
+    }
+}
+
 /// The row at `position`.
 pub(super) fn row(connection: &mut SqliteConnection, position: i64) -> QueryResult<Option<LogRow>> {
     message_log::table.find(position).select(LogRow::as_select()).first(connection).optional()
 }
 
 impl LogRow {
-    /// The sender's sequence of this row.
-    pub(super) fn sender_sequence(&self) -> Sequence {
-        Sequence::parse(self.sender_sequence).unwrap_or(Sequence::ZERO)
+    /// Whether the row is what was written.
+    pub(super) fn is_whole(&self) -> bool {
+        checksum(&self.as_new()) == self.checksum
+    }
+
+    /// Where it puts its message.
+    pub(super) fn places(&self) -> Places {
+        let sent = (UserId(self.sender_id), self.sender_sequence);
+        let received = (UserId(self.receiver_id), self.receiver_sequence);
+        Places::new(self.position, sent, received)
     }
 
     /// The bytes of the body.
@@ -106,51 +154,44 @@ impl LogRow {
         self.body.len()
     }
 
-    /// The message, if the row is whole. The names come from `directory`; the outer error is a
-    /// failing read, the inner one a damaged row.
+    /// The message, if the row is whole. The names come from `directory`, and one that cannot be read
+    /// is damage of the row. The outer error is a failing read.
     pub(super) fn into_message(
         self,
         connection: &mut SqliteConnection,
         directory: &Directory,
     ) -> QueryResult<Result<Message, DamagedRow>> {
-        if checksum(&self.as_new()) != self.checksum {
+        if !self.is_whole() {
             return Ok(Err(DamagedRow));
         }
-        let sender = directory.by_id(connection, UserId(self.sender_id))?;
-        let receiver = directory.by_id(connection, UserId(self.receiver_id))?;
-        let (Some(sender), Some(receiver)) = (sender, receiver) else {
+        let sender = unless_damaged(directory.by_id(connection, UserId(self.sender_id)))?;
+        let receiver = unless_damaged(directory.by_id(connection, UserId(self.receiver_id)))?;
+        let (Some(Some(sender)), Some(Some(receiver))) = (sender, receiver) else {
             return Ok(Err(DamagedRow));
         };
-        Ok(self.decode(|row| {
-            Some(Message {
-                id: MessageId::from_bytes(row.message_id.as_slice().try_into().ok()?),
-                sender,
-                receiver,
-                sender_sequence: Sequence::parse(row.sender_sequence).ok()?,
-                receiver_sequence: Sequence::parse(row.receiver_sequence).ok()?,
-                send_time: Timestamp::from_micros(row.send_time_us),
-                request_id: match row.request_id {
-                    Some(text) => RequestId::parse(text).ok()?,
-                    None => None,
-                },
-                content: Content {
-                    content_type: ContentType::parse(row.content_type).ok()?,
-                    body: match row.body_kind {
-                        BODY_KIND_TEXT => {
-                            Body::text(String::from_utf8(row.body).ok()?, usize::MAX).ok()?
-                        }
-                        BODY_KIND_DATA => Body::data(Bytes::from(row.body), usize::MAX).ok()?,
-                        _ => return None,
-                    },
-                },
-            })
-        }))
+        Ok(self.decode(sender, receiver).ok_or(DamagedRow))
     }
 
-    /// What the checksum holds for was written by this code, so a value out of its bounds means
-    /// damage too.
-    fn decode(self, build: impl FnOnce(Self) -> Option<Message>) -> Result<Message, DamagedRow> {
-        build(self).ok_or(DamagedRow)
+    /// The message of a whole row; `None` for a value that this code would not have written.
+    fn decode(self, sender: User, receiver: User) -> Option<Message> {
+        let body = match self.body_kind {
+            BODY_KIND_TEXT => Body::text(String::from_utf8(self.body).ok()?, usize::MAX).ok()?,
+            BODY_KIND_DATA => Body::data(Bytes::from(self.body), usize::MAX).ok()?,
+            _ => return None,
+        };
+        Some(Message {
+            id: MessageId::from_bytes(self.message_id.as_slice().try_into().ok()?),
+            sender,
+            receiver,
+            sender_sequence: Sequence::parse(self.sender_sequence).ok()?,
+            receiver_sequence: Sequence::parse(self.receiver_sequence).ok()?,
+            send_time: Timestamp::from_micros(self.send_time_us),
+            request_id: match self.request_id {
+                Some(text) => RequestId::parse(text).ok()?,
+                None => None,
+            },
+            content: Content { content_type: ContentType::parse(self.content_type).ok()?, body },
+        })
     }
 
     fn as_new(&self) -> NewLogRow<'_> {
@@ -172,9 +213,8 @@ impl LogRow {
 }
 
 /// The checksum of a row: XXH3-64 over every other column, each number in 8 bytes (little endian),
-/// each text and blob after its length, an absent request id as the
-/// length 2^64 - 1. This layout is part
-/// of the file format.
+/// each text and blob after its length, an absent request id as the length 2^64 - 1. This layout is
+/// part of the file format.
 fn checksum(row: &NewLogRow<'_>) -> i64 {
     let numbers = [
         row.position,
@@ -189,13 +229,14 @@ fn checksum(row: &NewLogRow<'_>) -> i64 {
         Some(row.message_id),
         row.request_id.map(str::as_bytes),
         Some(row.content_type.as_bytes()),
+        Some(row.body),
     ];
 
     let mut bytes = Vec::with_capacity(256 + row.body.len());
     for number in numbers {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
-    for field in variable.into_iter().chain([Some(row.body)]) {
+    for field in variable {
         let length = field.map_or(u64::MAX, |field| field.len() as u64);
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(field.unwrap_or_default());

@@ -3,7 +3,9 @@
 //! One thread writes, in groups that share a COMMIT; a pool of connections reads. The only place
 //! that knows diesel.
 
+mod admission;
 mod connection;
+mod consistency;
 mod directory;
 mod error;
 mod folder;
@@ -12,6 +14,8 @@ mod log;
 mod pages;
 mod readers;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::PathBuf;
@@ -22,6 +26,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::directory::Directory;
+use self::error::failed;
 use self::folder::DataFolder;
 use self::readers::Readers;
 use self::writer::{Accepted, Acknowledge, MarkSeen, Register, WriteQueue, Writer};
@@ -30,7 +35,7 @@ use crate::domain::{
     UserId, Username, UsernamePrefix,
 };
 
-pub use self::error::{OpenError, StoreError};
+pub use self::error::{IndexDamage, OpenError, StoreError};
 pub use self::index::PageStart;
 pub use self::pages::{Page, PageQuery};
 pub use self::writer::{Draft, Registered};
@@ -42,9 +47,13 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Connections that read at the same time. Default 4.
     pub readers: usize,
+    /// Connections apart that look up tokens, so that strangers with unknown ones keep only each
+    /// other waiting. Default 2.
+    pub token_readers: usize,
     /// The size of the write queue: bodies, and 1 KiB for each write. Default 64 MiB.
     pub write_queue_bytes: usize,
-    /// How long a call waits for a place in a full queue before it is refused. Default 2 seconds.
+    /// How long a call waits for a place in a full queue, or for a connection that reads, before it
+    /// is refused. Default 2 seconds.
     pub admission_wait: Duration,
 }
 
@@ -54,6 +63,7 @@ impl Options {
         Self {
             data_dir: data_dir.into(),
             readers: 4,
+            token_readers: 2,
             write_queue_bytes: 64 * 1024 * 1024,
             admission_wait: Duration::from_secs(2),
         }
@@ -77,6 +87,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     writes: WriteQueue,
     readers: Readers,
+    token_readers: Readers,
     directory: Directory,
     epoch: Epoch,
     healthy: watch::Receiver<bool>,
@@ -94,7 +105,7 @@ pub struct StoreGuard {
 #[must_use]
 pub struct PendingMessage(Accepted<Arc<Message>>);
 
-/// A new position of a follower or reader, in one snapshot.
+/// A mailbox at one moment: what it holds and what was acknowledged of it, in one snapshot.
 #[derive(Debug, Clone, Copy)]
 pub struct MailboxState {
     /// What the mailbox holds.
@@ -115,12 +126,14 @@ pub fn open(
     let database = folder.database()?;
     let mut connection = connection::open_writer(&database)?;
     let epoch = connection::migrate(&mut connection, &database)?;
+    consistency::check(&mut connection, &database)?;
     folder.sync()?;
 
     let directory = Directory::new();
     let (healthy_sender, healthy) = watch::channel(true);
     let (writes, commands) = writer::queue(options.write_queue_bytes, options.admission_wait);
     let readers = Readers::open(&database, options.readers, options.admission_wait)?;
+    let token_readers = Readers::open(&database, options.token_readers, options.admission_wait)?;
     let thread =
         Writer::new(commands, database, connection, directory.clone(), listener, healthy_sender);
     let thread = std::thread::Builder::new()
@@ -128,7 +141,8 @@ pub fn open(
         .spawn(move || thread.run())
         .map_err(OpenError::Thread)?;
 
-    let store = Store(Arc::new(Inner { writes, readers, directory, epoch, healthy }));
+    let store =
+        Store(Arc::new(Inner { writes, readers, token_readers, directory, epoch, healthy }));
     Ok((store.clone(), StoreGuard { store, thread, folder }))
 }
 
@@ -138,6 +152,7 @@ impl StoreGuard {
     pub async fn close(self) {
         self.store.0.writes.stop();
         self.store.0.readers.close().await;
+        self.store.0.token_readers.close().await;
         let Self { thread, folder, .. } = self;
         // Joining waits for a commit; it has no place on an async thread.
         let joined = tokio::task::spawn_blocking(move || {
@@ -196,10 +211,12 @@ impl Store {
         self.0.writes.submit(Acknowledge { user, through }).await?.answer().await
     }
 
-    /// Notes that a user is or was there just now. Waits for nothing: under overload the note is
-    /// lost, and the next one makes up for it.
-    pub fn mark_seen(&self, user: UserId) {
-        let _ = self.0.writes.try_submit(MarkSeen { user, at: Timestamp::now() });
+    /// Notes that a user was there at this time. Waits for nothing: under overload the note is lost,
+    /// and the next one makes up for it. `until_stored` is dropped when the note is on disk, or when
+    /// it is known that it will not be.
+    pub fn mark_seen(&self, user: UserId, at: Timestamp, until_stored: impl Send + 'static) {
+        // Nobody waits for the answer.
+        let _ = self.0.writes.try_submit(MarkSeen { user, at, _until_stored: until_stored });
     }
 
     /// The user of this name.
@@ -211,7 +228,7 @@ impl Store {
             return Ok(Some(user));
         }
         let (directory, name) = (self.0.directory.clone(), name.clone());
-        self.0.readers.read(move |c| directory.by_name(c, &name).map_err(pages::failed)).await
+        self.0.readers.read(move |c| directory.by_name(c, &name).map_err(failed)).await
     }
 
     /// The user to whom a token belongs.
@@ -219,7 +236,8 @@ impl Store {
     /// # Errors
     /// Only the storage's.
     pub async fn find_by_token(&self, token: TokenHash) -> Result<Option<User>, StoreError> {
-        self.0.readers.read(move |c| directory::by_token(c, &token).map_err(pages::failed)).await
+        let by_token = move |c: &mut _| directory::by_token(c, &token).map_err(failed);
+        self.0.token_readers.read(by_token).await
     }
 
     /// What is known of the user of this name.
@@ -227,7 +245,7 @@ impl Store {
     /// # Errors
     /// Only the storage's.
     pub async fn profile(&self, name: Username) -> Result<Option<Profile>, StoreError> {
-        self.0.readers.read(move |c| directory::profile(c, &name).map_err(pages::failed)).await
+        self.0.readers.read(move |c| directory::profile(c, &name).map_err(failed)).await
     }
 
     /// At most `limit` users whose names begin with `prefix`, in order of their keys, after the key
@@ -243,7 +261,7 @@ impl Store {
     ) -> Result<Vec<Profile>, StoreError> {
         self.0
             .readers
-            .read(move |c| directory::profiles(c, &prefix, &after, limit).map_err(pages::failed))
+            .read(move |c| directory::profiles(c, &prefix, &after, limit).map_err(failed))
             .await
     }
 
@@ -256,6 +274,16 @@ impl Store {
         self.0.readers.read(move |c| pages::read(c, &directory, &query)).await
     }
 
+    /// [`page`](Self::page) for a follower: it waits its turn to read however long that takes, since
+    /// there is one such call for a subscription, and those are bounded.
+    ///
+    /// # Errors
+    /// As of `page`, but never [`StoreError::ReadQueueFull`].
+    pub async fn page_in_turn(&self, query: PageQuery) -> Result<Page, StoreError> {
+        let directory = self.0.directory.clone();
+        self.0.readers.read_in_turn(move |c| pages::read(c, &directory, &query)).await
+    }
+
     /// What a mailbox holds and what was acknowledged of it.
     ///
     /// # Errors
@@ -264,9 +292,9 @@ impl Store {
         self.0
             .readers
             .read(move |c| {
-                let range = index::range(c, owner).map_err(pages::failed)?;
+                let range = index::range(c, owner).map_err(failed)?;
                 let acknowledged_through =
-                    directory::acknowledged_through(c, owner).map_err(pages::failed)?;
+                    directory::acknowledged_through(c, owner).map_err(failed)?;
                 Ok(MailboxState { range, acknowledged_through })
             })
             .await

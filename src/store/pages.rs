@@ -5,12 +5,12 @@ use tracing::error;
 
 use super::StoreError;
 use super::directory::Directory;
-use super::error::storage_error;
-use super::index::{self, EntryRow, PageStart};
+use super::error::{failed, is_damage};
+use super::index::{self, EntryRow, PageStart, PositionStart};
 use crate::domain::{MailboxRange, Message, Sequence, UserId};
 
 /// Which messages a page holds.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct PageQuery {
     /// Whose mailbox.
     pub owner: UserId,
@@ -46,17 +46,19 @@ pub(super) fn read(
     query: &PageQuery,
 ) -> Result<Page, StoreError> {
     let range = index::range(connection, query.owner).map_err(failed)?;
-    let (rows, mut has_more) = rows(connection, query).map_err(failed)?;
+    let Rows { rows, end } = rows(connection, query, &range)?;
+    let mut has_more = !matches!(end, RowsEnd::Complete);
     let mut density = Density::new(query, &range);
     let mut messages = Vec::with_capacity(rows.len());
     for (key, row) in rows {
+        let expected = density.every_entry().then_some(density.expected);
         let whole = match row {
             Some(row) => row.into_message(connection, directory).map_err(failed)?.ok(),
             None => None,
         };
         match whole.filter(|message| density.admits(key, message)) {
             Some(message) => messages.push(message),
-            None if messages.is_empty() => return Err(damaged(connection, query, &density, key)),
+            None if messages.is_empty() => return Err(damaged(connection, query, expected, key)),
             None => {
                 has_more = true;
                 break;
@@ -64,7 +66,10 @@ pub(super) fn read(
         }
     }
     if messages.is_empty() && density.expects_more() {
-        return Err(report(query.owner, density.expected));
+        return Err(report(query.owner, Some(density.expected)));
+    }
+    if messages.is_empty() && matches!(end, RowsEnd::Unreadable) {
+        return Err(report(query.owner, None));
     }
     if matches!(query.start, PageStart::Before(_)) {
         messages.reverse();
@@ -72,84 +77,131 @@ pub(super) fn read(
     Ok(Page { messages, has_more, range })
 }
 
-/// The rows of a page, and whether there are more.
+/// The rows of a page, and what follows them.
+struct Rows {
+    rows: Vec<EntryRow>,
+    end: RowsEnd,
+}
+
+/// What follows the rows of a page.
+enum RowsEnd {
+    /// Nothing.
+    Complete,
+    /// More, which did not fit.
+    More,
+    /// An entry that cannot be read; whether there are more is unknown.
+    Unreadable,
+}
+
 fn rows(
     connection: &mut SqliteConnection,
     query: &PageQuery,
-) -> QueryResult<(Vec<EntryRow>, bool)> {
+    range: &MailboxRange,
+) -> Result<Rows, StoreError> {
     let mut rows = Vec::new();
     let mut bytes = 0;
-    let mut has_more = false;
+    let mut end = RowsEnd::Complete;
     let take = |entry: EntryRow| {
         let size = entry.1.as_ref().map_or(0, super::log::LogRow::body_bytes);
         let full = rows.len() == query.messages_max || bytes + size > query.bytes_max;
         if full && !rows.is_empty() {
-            has_more = true;
+            end = RowsEnd::More;
             return false;
         }
         bytes += size;
         rows.push(entry);
         true
     };
-    let (start, received_only) = (query.start, query.received_only);
+    let received_only = query.received_only;
     let limit = query.messages_max + 1;
-    match query.peer {
-        None => index::mailbox(connection, query.owner, start, received_only, limit, take)?,
+    let scanned = match query.peer {
+        None => index::mailbox(connection, query.owner, query.start, received_only, limit, take),
         Some(peer) => {
+            let start = position_start(connection, query, range)?;
             let pair = (query.owner, peer);
-            index::conversation(connection, pair, start, received_only, limit, take)?;
+            index::conversation(connection, pair, start, received_only, limit, take)
         }
+    };
+    match scanned {
+        Ok(()) => Ok(Rows { rows, end }),
+        Err(error) if is_damage(&error) => {
+            error!(%error, owner = query.owner.0, "a stored message cannot be read");
+            Ok(Rows { rows, end: RowsEnd::Unreadable })
+        }
+        Err(error) => Err(failed(error)),
     }
-    Ok((rows, has_more))
 }
 
-/// A mailbox is dense: a page of all its entries that skips a sequence, or is empty before the
-/// mailbox's end, has lost an entry.
-struct Density {
-    owner: UserId,
-    /// Whether the page's keys are sequences, and whether every one of them must be there.
-    keys_are_sequences: bool,
-    every_entry: bool,
+/// The place in the log of the sequence from which a conversation's page reads. Sequences beyond
+/// the mailbox stand for its end.
+fn position_start(
+    connection: &mut SqliteConnection,
+    query: &PageQuery,
+    range: &MailboxRange,
+) -> Result<PositionStart, StoreError> {
+    let mut position_of = |sequence: Sequence| {
+        if sequence < range.first {
+            return Ok(0);
+        }
+        if sequence > range.last {
+            return Ok(i64::MAX);
+        }
+        index::position_of_entry(connection, query.owner, sequence)
+            .map_err(failed)?
+            .ok_or_else(|| report(query.owner, Some(sequence.get())))
+    };
+    Ok(match query.start {
+        PageStart::After(after) => PositionStart::After(position_of(after)?),
+        PageStart::Before(before) => PositionStart::Before(position_of(before)?),
+    })
+}
+
+/// What a page proves of its messages: each is what its place in the index says. A mailbox is
+/// dense: a page of all its entries that skips a sequence, or is empty before the mailbox's end,
+/// has lost an entry.
+struct Density<'a> {
+    query: &'a PageQuery,
+    /// The sequence that comes next on a page of every entry.
     expected: i64,
     step: i64,
     /// The last sequence in the direction of the page.
     end: i64,
 }
 
-impl Density {
-    fn new(query: &PageQuery, range: &MailboxRange) -> Self {
-        let (first, last) = (range.first.get(), range.last.get());
+impl<'a> Density<'a> {
+    fn new(query: &'a PageQuery, range: &MailboxRange) -> Self {
         let (expected, step, end) = match query.start {
-            PageStart::After(after) => (after.get() + 1, 1, last),
-            PageStart::Before(before) => (before.get().min(last + 1) - 1, -1, first),
+            PageStart::After(after) => (after.next().get(), 1, range.last.get()),
+            PageStart::Before(before) => {
+                (before.min(range.last.next()).get() - 1, -1, range.first.get())
+            }
         };
-        Self {
-            owner: query.owner,
-            keys_are_sequences: query.peer.is_none(),
-            every_entry: query.peer.is_none() && !query.received_only,
-            expected,
-            step,
-            end,
-        }
+        Self { query, expected, step, end }
+    }
+
+    /// Whether every entry must be there.
+    fn every_entry(&self) -> bool {
+        self.query.peer.is_none() && !self.query.received_only
     }
 
     /// Whether `message` is what must stand under `key`.
     fn admits(&mut self, key: i64, message: &Message) -> bool {
-        let Some(sequence) = message.sequence_for(self.owner).map(Sequence::get) else {
+        let PageQuery { owner, peer, received_only, .. } = *self.query;
+        let Some(sequence) = message.sequence_for(owner).map(Sequence::get) else {
             return false;
         };
-        if self.keys_are_sequences && sequence != key {
-            return false;
-        }
-        if self.every_entry && sequence != self.expected {
-            return false;
-        }
-        self.expected = sequence + self.step;
-        true
+        let is_of_the_key = match peer {
+            None => sequence == key,
+            Some(peer) => message.is_between(owner, peer),
+        };
+        let is_wanted = !received_only || message.is_received_by(owner);
+        let is_next = !self.every_entry() || sequence == self.expected;
+        self.expected = sequence.saturating_add(self.step);
+        is_of_the_key && is_wanted && is_next
     }
 
     fn expects_more(&self) -> bool {
-        self.every_entry && (self.end - self.expected) * self.step >= 0
+        self.every_entry() && (self.end - self.expected) * self.step >= 0
     }
 }
 
@@ -157,29 +209,21 @@ impl Density {
 fn damaged(
     connection: &mut SqliteConnection,
     query: &PageQuery,
-    density: &Density,
+    expected: Option<i64>,
     key: i64,
 ) -> StoreError {
-    if density.every_entry {
-        return report(query.owner, density.expected);
-    }
-    if density.keys_are_sequences {
-        return report(query.owner, key);
-    }
-    match index::sequence_at(connection, query.owner, key) {
-        Ok(sequence) => report(query.owner, sequence.unwrap_or(0)),
+    let sequence = match (expected, query.peer) {
+        (Some(expected), _) => Ok(Some(expected)),
+        (None, None) => Ok(Some(key)),
+        (None, Some(_)) => index::sequence_at(connection, query.owner, key),
+    };
+    match sequence {
+        Ok(sequence) => report(query.owner, sequence),
         Err(error) => failed(error),
     }
 }
 
-fn report(owner: UserId, sequence: i64) -> StoreError {
+fn report(owner: UserId, sequence: Option<i64>) -> StoreError {
     error!(owner = owner.0, sequence, "a stored message is damaged; it is not served");
-    StoreError::Damaged { sequence: Sequence::parse(sequence).unwrap_or(Sequence::ZERO) }
-}
-
-/// Logs a failing read, here where its cause is known, and says what it means.
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
-pub(super) fn failed(error: diesel::result::Error) -> StoreError {
-    error!(%error, "a read failed");
-    storage_error(&error)
+    StoreError::Damaged { sequence: sequence.and_then(|sequence| Sequence::parse(sequence).ok()) }
 }

@@ -1,25 +1,28 @@
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
-
 use tracing::error;
 
+use super::admission::{Admission, NotAdmitted, Place};
 use super::connection::open_reader;
-use super::pages::failed;
+use super::error::failed;
 use super::{OpenError, StoreError};
 
+/// The most reads that wait for a connection at a time. A read that waits holds a request of at
+/// most a few KiB.
+const READS_WAITING_MAX: usize = 16_384;
+
 /// Connections that only read, used off the async threads. Each read takes one for itself; a read
-/// that finds none free waits, up to a limit.
+/// that finds none free waits, within bounds.
 pub(super) struct Readers {
     database: Arc<PathBuf>,
+    /// At most one for each place; fewer after a read that panicked, until another takes its place.
     idle: Arc<Mutex<Vec<SqliteConnection>>>,
-    permits: Arc<Semaphore>,
+    admission: Admission,
     connections: usize,
-    admission_wait: Duration,
 }
 
 impl Readers {
@@ -32,9 +35,8 @@ impl Readers {
         Ok(Self {
             database: Arc::new(database.to_owned()),
             idle: Arc::new(Mutex::new(idle)),
-            permits: Arc::new(Semaphore::new(connections)),
+            admission: Admission::new(connections, READS_WAITING_MAX, admission_wait),
             connections,
-            admission_wait,
         })
     }
 
@@ -44,59 +46,113 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&mut SqliteConnection) -> Result<T, StoreError> + Send + 'static,
     {
-        let permit = timeout(self.admission_wait, Arc::clone(&self.permits).acquire_owned())
-            .await
-            .map_err(|_| StoreError::ReadQueueFull { readers: self.connections })?
-            .map_err(|_| StoreError::Closed)?;
+        let place = self.admission.enter(1).await.map_err(|error| self.not_admitted(error))?;
+        self.run(place, read).await
+    }
+
+    /// [`read`](Self::read), waiting for a connection however long it takes.
+    pub(super) async fn read_in_turn<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut SqliteConnection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let place =
+            self.admission.enter_in_turn(1).await.map_err(|error| self.not_admitted(error))?;
+        self.run(place, read).await
+    }
+
+    async fn run<T, F>(&self, place: Place, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut SqliteConnection) -> Result<T, StoreError> + Send + 'static,
+    {
         let (idle, database) = (Arc::clone(&self.idle), Arc::clone(&self.database));
-        // The permit goes along: a caller that gives up does not free a connection still in use.
+        // The place goes along: a caller that gives up does not free a connection still in use.
         let task = tokio::task::spawn_blocking(move || {
-            let mut connection = lock(&idle).pop().ok_or(StoreError::Closed)?;
+            let _place = place;
+            // A read that panicked took its connection with it.
+            let connection = lock(&idle).pop();
+            let mut connection = connection.map_or_else(|| opened(&database), Ok)?;
             let outcome = snapshot(&mut connection, read);
-            if matches!(outcome, Err(StoreError::Failing)) {
-                connection = reopened(connection, &database);
+            // Its transaction may be left open, or its cache hold what was read wrongly.
+            if let Err(StoreError::Failing | StoreError::Damaged { sequence: None }) = outcome {
+                connection = opened(&database).unwrap_or(connection);
             }
             lock(&idle).push(connection);
-            drop(permit);
             outcome
         });
-        // Only a panic in `read` or the end of the runtime fails a join.
-        task.await.unwrap_or(Err(StoreError::Failing))
+        task.await.unwrap_or_else(|error| {
+            // Only a panic in `read` or the end of the runtime fails a join.
+            error!(%error, "a read was cut off");
+            Err(StoreError::Failing)
+        })
+    }
+
+    fn not_admitted(&self, error: NotAdmitted) -> StoreError {
+        match error {
+            NotAdmitted::Full => StoreError::ReadQueueFull { readers: self.connections },
+            NotAdmitted::Closed => StoreError::Closed,
+        }
+    }
+
+    /// Takes every place, as reads that take long would.
+    #[cfg(test)]
+    pub(super) async fn occupy(&self) -> Result<Place, NotAdmitted> {
+        self.admission.enter_in_turn(u32::try_from(self.connections).expect("few")).await
     }
 
     /// Waits for the reads that run and closes every connection. Later reads find the store closed.
     pub(super) async fn close(&self) {
         let all = u32::try_from(self.connections).unwrap_or(u32::MAX);
-        let _all = self.permits.acquire_many(all).await;
-        self.permits.close();
+        let _all = self.admission.enter_in_turn(all).await;
+        self.admission.close();
         lock(&self.idle).clear();
     }
 }
 
-fn lock(idle: &Mutex<Vec<SqliteConnection>>) -> std::sync::MutexGuard<'_, Vec<SqliteConnection>> {
+fn lock(idle: &Mutex<Vec<SqliteConnection>>) -> MutexGuard<'_, Vec<SqliteConnection>> {
     // Nothing in the guarded sections panics, and a list of connections has no half-way state.
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection whose read failed may be left within a transaction, or with pages that it read
-/// wrongly: it is replaced. Without another one to be had it stays, and is tried again.
-fn reopened(connection: SqliteConnection, database: &Path) -> SqliteConnection {
-    open_reader(database).unwrap_or_else(|error| {
-        error!(%error, "cannot replace a reader");
-        connection
+fn opened(database: &Path) -> Result<SqliteConnection, StoreError> {
+    open_reader(database).map_err(|error| {
+        error!(%error, "cannot open a connection to read");
+        StoreError::Failing
     })
 }
 
+/// Ends with ROLLBACK, since it only reads: a COMMIT would fail for damage that was met and dealt
+/// with on the way.
 fn snapshot<T>(
     connection: &mut SqliteConnection,
     read: impl FnOnce(&mut SqliteConnection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    /// Carries the store's errors through diesel's transaction, which wants its own among them.
-    struct Outcome(StoreError);
-    impl From<diesel::result::Error> for Outcome {
-        fn from(error: diesel::result::Error) -> Self {
-            Self(failed(error))
+    connection.batch_execute("BEGIN").map_err(failed)?;
+    let outcome = read(connection);
+    connection.batch_execute("ROLLBACK").map_err(failed)?;
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::connection::open_writer;
+
+    #[tokio::test]
+    async fn the_pool_heals_from_reads_that_panic() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let database = folder.path().join("database");
+        open_writer(&database).expect("opens");
+        let readers = Readers::open(&database, 2, Duration::from_secs(2)).expect("opens");
+        for _ in 0..5 {
+            let outcome = readers.read(|_| -> Result<(), _> { panic!("as a test") }).await;
+            assert!(matches!(outcome, Err(StoreError::Failing)), "{outcome:?}");
         }
+        for _ in 0..5 {
+            assert!(matches!(readers.read(|_| Ok(7)).await, Ok(7)));
+        }
+        readers.close().await;
+        assert!(matches!(readers.read(|_| Ok(7)).await, Err(StoreError::Closed)));
     }
-    connection.transaction(|connection| read(connection).map_err(Outcome)).map_err(|e| e.0)
 }

@@ -60,6 +60,7 @@ diesel::table! {
         low_user_id -> BigInt,
         high_user_id -> BigInt,
         position -> BigInt,
+        low_user_sent -> Bool,
     }
 }
 

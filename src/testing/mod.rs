@@ -20,6 +20,7 @@
 #![allow(clippy::missing_panics_doc)]
 
 mod process;
+mod proxy;
 mod refusal;
 mod requests;
 mod server;
@@ -30,6 +31,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use process::{Exit, ServerProcess};
+pub use proxy::{Loss, Proxy};
 pub use refusal::{Refusal, refused};
 pub use requests::{after, before, data_to, streamed, text_to};
 pub use server::TestServer;

@@ -120,7 +120,7 @@ fn promise_of(reason: ErrorReason) -> Promise {
         }
         R::DiskFull => to_retry(Code::ResourceExhausted, &[]),
         R::ShuttingDown | R::StorageFailing => to_retry(Code::Unavailable, &[]),
-        R::StoredDataDamaged => plain(Code::DataLoss, &["sequence"]),
+        R::StoredDataDamaged => plain(Code::DataLoss, &[]),
         R::DeadlineExceeded => plain(Code::DeadlineExceeded, &[]),
     }
 }

@@ -36,6 +36,23 @@ async fn one_who_went_was_last_seen_when_they_went() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn last_seen_never_goes_backwards() {
+    let server = TestServer::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    for _again in 0..20 {
+        drop(alice.follow(0).await);
+        let mut shown = 0;
+        eventually("the user going offline", async || {
+            let user = bob.get_user("alice").await.expect("found");
+            let earlier = std::mem::replace(&mut shown, micros(user.last_seen_time.as_ref()));
+            assert!(shown >= earlier, "{} microseconds back", earlier - shown);
+            (!user.online).then_some(())
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn the_last_of_several_subscriptions_takes_a_user_offline() {
     let server = TestServer::start().await;

@@ -30,14 +30,16 @@ pub(super) fn run(server: Option<&str>, args: &Args) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         // What is dropped on the way out ends its processes and removes its folders.
         let stop = signals::stop_requested().context("cannot listen for signals")?;
         tokio::select! {
             measured = measure(server, args) => measured,
             () = stop => bail!("stopped before the end; nothing is reported"),
         }
-    })
+    });
+    super::stop(runtime);
+    outcome
 }
 
 async fn measure(server: Option<&str>, args: &Args) -> anyhow::Result<()> {

@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
 use diesel::prelude::*;
+use tracing::error;
 
 use super::{Transaction, Write};
 use crate::domain::{Content, Message, MessageId, RequestId, User};
+use crate::store::error::unless_damaged;
 use crate::store::{StoreError, index, log};
 
 /// A message to be appended.
@@ -68,26 +70,38 @@ impl Draft {
         })
     }
 
-    /// The message at `position` was sent with this key: it is the answer, if it is the same.
+    /// The index names the message at `position` for this key: it is the answer, if it says the
+    /// same.
     fn repeated(
         &self,
         transaction: &mut Transaction<'_>,
         request_id: &RequestId,
         position: i64,
     ) -> QueryResult<Result<Arc<Message>, StoreError>> {
-        let reused = || StoreError::RequestIdReused(request_id.clone());
-        let Some(row) = log::row(transaction.connection, position)? else {
-            return Ok(Err(StoreError::Failing));
+        // A row that is not whole, or not the right one, does not tell the entry's sequence.
+        let damaged = || {
+            error!(position, sender = self.sender.id.0, "the message of a request_id is damaged");
+            StoreError::Damaged { sequence: None }
         };
-        let sequence = row.sender_sequence();
+        let row = unless_damaged(log::row(transaction.connection, position))?;
+        let Some(row) = row.flatten() else {
+            return Ok(Err(damaged()));
+        };
         let message = row.into_message(transaction.connection, transaction.directory)?;
-        Ok(match message {
-            Err(log::DamagedRow) => Err(StoreError::Damaged { sequence }),
-            Ok(earlier) => {
-                let same =
-                    earlier.receiver.id == self.receiver.id && earlier.content == self.content;
-                if same { Ok(Arc::new(earlier)) } else { Err(reused()) }
-            }
+        let Ok(earlier) = message else {
+            return Ok(Err(damaged()));
+        };
+        // The index is not checksummed; the row says whose message it is.
+        let is_of_this_key =
+            earlier.sender.id == self.sender.id && earlier.request_id.as_ref() == Some(request_id);
+        if !is_of_this_key {
+            return Ok(Err(damaged()));
+        }
+        let is_same = earlier.receiver.id == self.receiver.id && earlier.content == self.content;
+        Ok(if is_same {
+            Ok(Arc::new(earlier))
+        } else {
+            Err(StoreError::RequestIdReused(request_id.clone()))
         })
     }
 }

@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -14,7 +15,7 @@ use super::{Command, Commands, Queued};
 use crate::domain::{Message, Timestamp};
 use crate::store::connection::{open_writer, probe};
 use crate::store::directory::Directory;
-use crate::store::error::storage_error;
+use crate::store::error::{is_damage, storage_error};
 use crate::store::{CommitListener, StoreError};
 
 /// The most writes in one commit. Groups of 512 carry the cost of a sync; larger ones would only
@@ -44,6 +45,8 @@ pub(in crate::store) struct Writer {
     database: PathBuf,
     /// `None`: the storage failed, and the disk did not take a write since.
     connection: Option<SqliteConnection>,
+    /// Why the last attempt to recover failed; empty when none did.
+    recover_error: String,
     sequences: Sequences,
     directory: Directory,
     listener: Box<dyn CommitListener>,
@@ -52,8 +55,9 @@ pub(in crate::store) struct Writer {
 
 /// Why a group was not committed.
 enum GroupError {
-    /// A write failed and the transaction was rolled back: nothing of it is stored.
-    RolledBack(DieselError),
+    /// The write at this place of the group failed, and the transaction was rolled back: nothing of
+    /// it is stored.
+    RolledBack { at: usize, error: DieselError },
     /// The storage failed. After a failed COMMIT it is unknown what is stored.
     Storage(DieselError),
     /// The storage failed before, and does not take writes yet: nothing was tried.
@@ -73,6 +77,7 @@ impl Writer {
             commands: commands.0,
             database,
             connection: Some(connection),
+            recover_error: String::new(),
             sequences: Sequences::default(),
             directory,
             listener,
@@ -102,7 +107,7 @@ impl Writer {
             match self.commands.recv_timeout(RECOVER_INTERVAL) {
                 Ok(command) => return Some(command),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                // A failure was logged when it began; its end is logged when it comes.
+                // It is logged where it fails.
                 Err(RecvTimeoutError::Timeout) => drop(self.recover()),
             }
         }
@@ -129,10 +134,18 @@ impl Writer {
     }
 
     /// Writes a group and answers everyone in it.
-    fn write(&mut self, mut group: Vec<Queued>) {
-        if group.is_empty() {
-            return;
+    fn write(&mut self, group: Vec<Queued>) {
+        let mut waiting = vec![group];
+        while let Some(group) = waiting.pop() {
+            if !group.is_empty() {
+                self.try_write(group, &mut waiting);
+            }
         }
+    }
+
+    /// Writes a group in one transaction and answers everyone in it. If one write spoils it, its
+    /// parts go on top of `waiting`, to be written in the same order.
+    fn try_write(&mut self, mut group: Vec<Queued>, waiting: &mut Vec<Vec<Queued>>) {
         match self.commit(&mut group) {
             Ok(appended) => {
                 self.listener.committed(&appended);
@@ -140,21 +153,22 @@ impl Writer {
                     queued.job.committed();
                 }
             }
-            // One bad write fails alone: each of the others gets a transaction of its own.
-            Err(GroupError::RolledBack(_)) if group.len() > 1 => {
-                for queued in group {
-                    self.write(vec![queued]);
-                }
+            // One bad write fails alone: it gets a transaction of its own, and so do those before
+            // it and those after it.
+            Err(GroupError::RolledBack { at, .. }) if group.len() > 1 => {
+                let after = group.split_off(at + 1);
+                let alone = group.split_off(at);
+                waiting.extend([after, alone, group]);
             }
-            Err(GroupError::RolledBack(error)) => {
+            Err(GroupError::RolledBack { error, .. }) => {
                 error!(%error, "a write failed alone");
-                fail(group, &StoreError::Failing);
+                fail(group, &storage_error(&error));
             }
             Err(GroupError::Storage(error)) => {
                 error!(%error, writes = group.len(), "the storage failed; it is opened again");
                 self.connection = None;
                 self.healthy.send_replace(false);
-                fail(group, &storage_error(&error));
+                fail(group, &failure(&error));
             }
             Err(GroupError::StillFailing(error)) => fail(group, &error),
         }
@@ -186,15 +200,26 @@ impl Writer {
     /// Opens the connection again and proves that the disk takes a write. What was remembered is
     /// forgotten, and what was not announced is there to be found.
     fn recover(&mut self) -> Result<(), StoreError> {
-        let failing = |error: DieselError| storage_error(&error);
-        let mut connection = open_writer(&self.database).map_err(|_| StoreError::Failing)?;
-        probe(&mut connection).map_err(failing)?;
+        let mut connection = open_writer(&self.database)
+            .map_err(|error| self.still_failing(&error, StoreError::Failing))?;
+        probe(&mut connection).map_err(|error| self.still_failing(&error, failure(&error)))?;
         info!("the storage takes writes again");
         self.connection = Some(connection);
+        self.recover_error.clear();
         self.sequences.forget();
         self.listener.reset();
         self.healthy.send_replace(true);
         Ok(())
+    }
+
+    /// Logs why the storage stays down, when that is news: it is tried twice a second.
+    fn still_failing(&mut self, error: &dyn Error, outcome: StoreError) -> StoreError {
+        let text = error.to_string();
+        if text != self.recover_error {
+            error!(error = %text, "the storage does not take writes yet");
+            self.recover_error = text;
+        }
+        outcome
     }
 }
 
@@ -202,11 +227,11 @@ impl Transaction<'_> {
     /// Applies `group` and commits it.
     fn run(&mut self, group: &mut [Queued]) -> Result<(), GroupError> {
         self.connection.batch_execute("BEGIN IMMEDIATE").map_err(GroupError::Storage)?;
-        for queued in group {
+        for (at, queued) in group.iter_mut().enumerate() {
             if let Err(error) = queued.job.apply(self) {
                 let rolled_back = self.connection.batch_execute("ROLLBACK").is_ok();
                 return Err(if rolled_back && is_of_one_write(&error) {
-                    GroupError::RolledBack(error)
+                    GroupError::RolledBack { at, error }
                 } else {
                     GroupError::Storage(error)
                 });
@@ -216,21 +241,30 @@ impl Transaction<'_> {
     }
 }
 
-/// Whether an error is about the values of one write rather than about the storage.
+/// Whether an error is about one write, its values or what is stored where it writes, rather than
+/// about the storage.
 fn is_of_one_write(error: &DieselError) -> bool {
     use diesel::result::DatabaseErrorKind as Kind;
     match error {
-        DieselError::DatabaseError(kind, _) => matches!(
-            kind,
+        DieselError::DatabaseError(
             Kind::UniqueViolation
-                | Kind::ForeignKeyViolation
-                | Kind::NotNullViolation
-                | Kind::CheckViolation
-        ),
-        DieselError::SerializationError(_)
-        | DieselError::DeserializationError(_)
+            | Kind::ForeignKeyViolation
+            | Kind::NotNullViolation
+            | Kind::CheckViolation,
+            _,
+        )
+        | DieselError::SerializationError(_)
         | DieselError::NotFound => true,
-        _ => false,
+        error => is_damage(error),
+    }
+}
+
+/// What a failure of the storage as a whole means for those who wait.
+fn failure(error: &DieselError) -> StoreError {
+    match storage_error(error) {
+        StoreError::DiskFull => StoreError::DiskFull,
+        // Damage that is met outside of a write's own statements is nobody's in particular.
+        _ => StoreError::Failing,
     }
 }
 

@@ -70,12 +70,14 @@ impl Write for Acknowledge {
 }
 
 /// Notes when a user was last known to be there.
-pub(in crate::store) struct MarkSeen {
+pub(in crate::store) struct MarkSeen<T> {
     pub(in crate::store) user: UserId,
     pub(in crate::store) at: Timestamp,
+    /// Dropped with the job: after its COMMIT, or when it failed.
+    pub(in crate::store) _until_stored: T,
 }
 
-impl Write for MarkSeen {
+impl<T: Send + 'static> Write for MarkSeen<T> {
     type Output = ();
 
     fn apply(&mut self, transaction: &mut Transaction<'_>) -> QueryResult<Result<(), StoreError>> {

@@ -8,21 +8,23 @@ mod group;
 mod jobs;
 mod sequences;
 
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::sync::oneshot;
 
 pub use self::append::Draft;
 pub(super) use self::group::{Transaction, Writer};
 pub use self::jobs::Registered;
 pub(super) use self::jobs::{Acknowledge, MarkSeen, Register};
 use super::StoreError;
+use super::admission::{Admission, NotAdmitted, Place};
 
 /// What a queued write counts for beside its body.
 const JOB_OVERHEAD_BYTES: usize = 1024;
+
+/// The most writes that wait for a place in the queue at a time. Each holds its body meanwhile.
+const WRITES_WAITING_MAX: usize = 1024;
 
 /// A write that waits: applied in a transaction with others, answered after its COMMIT.
 trait Job: Send {
@@ -86,7 +88,7 @@ impl<W: Write> Job for Pending<W> {
 struct Queued {
     job: Box<dyn Job>,
     /// Given back when the job is answered.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 enum Command {
@@ -99,9 +101,8 @@ enum Command {
 pub(super) struct WriteQueue {
     commands: mpsc::Sender<Command>,
     /// The queue's bound, in bytes: a place is taken before a command is sent.
-    places: Arc<Semaphore>,
+    admission: Admission,
     limit_bytes: usize,
-    admission_wait: Duration,
 }
 
 /// The write queue's far end.
@@ -111,8 +112,8 @@ pub(super) struct Commands(mpsc::Receiver<Command>);
 pub(super) fn queue(limit_bytes: usize, admission_wait: Duration) -> (WriteQueue, Commands) {
     #[expect(clippy::disallowed_methods, reason = "the semaphore before it is the bound")]
     let (commands, receiver) = mpsc::channel();
-    let places = Arc::new(Semaphore::new(limit_bytes));
-    (WriteQueue { commands, places, limit_bytes, admission_wait }, Commands(receiver))
+    let admission = Admission::new(limit_bytes, WRITES_WAITING_MAX, admission_wait);
+    (WriteQueue { commands, admission, limit_bytes }, Commands(receiver))
 }
 
 /// An accepted write: resolves when it is on disk, or refused.
@@ -133,27 +134,24 @@ impl WriteQueue {
         &self,
         write: W,
     ) -> Result<Accepted<W::Output>, StoreError> {
-        let places = Arc::clone(&self.places).acquire_many_owned(size(&write));
-        let place = timeout(self.admission_wait, places)
-            .await
-            .map_err(|_| StoreError::WriteQueueFull { limit_bytes: self.limit_bytes })?
-            .map_err(|_| StoreError::Closed)?;
-        self.send(write, place)
+        let place = self.admission.enter(size(&write)).await;
+        self.send(write, place.map_err(|error| self.not_admitted(error))?)
     }
 
     /// Queues a write if there is a place at once.
     pub(super) fn try_submit<W: Write>(&self, write: W) -> Result<Accepted<W::Output>, StoreError> {
-        let place = Arc::clone(&self.places)
-            .try_acquire_many_owned(size(&write))
-            .map_err(|_| StoreError::WriteQueueFull { limit_bytes: self.limit_bytes })?;
-        self.send(write, place)
+        let place = self.admission.try_enter(size(&write));
+        self.send(write, place.map_err(|error| self.not_admitted(error))?)
     }
 
-    fn send<W: Write>(
-        &self,
-        write: W,
-        place: OwnedSemaphorePermit,
-    ) -> Result<Accepted<W::Output>, StoreError> {
+    fn not_admitted(&self, error: NotAdmitted) -> StoreError {
+        match error {
+            NotAdmitted::Full => StoreError::WriteQueueFull { limit_bytes: self.limit_bytes },
+            NotAdmitted::Closed => StoreError::Closed,
+        }
+    }
+
+    fn send<W: Write>(&self, write: W, place: Place) -> Result<Accepted<W::Output>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(Pending { write, outcome: None, reply });
         self.commands
@@ -164,7 +162,7 @@ impl WriteQueue {
 
     /// Takes no more writes; the writer ends after those it has.
     pub(super) fn stop(&self) {
-        self.places.close();
+        self.admission.close();
         // A writer that is gone has stopped.
         let _ = self.commands.send(Command::Stop);
     }

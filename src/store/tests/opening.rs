@@ -1,0 +1,90 @@
+//! What is checked when a store is opened.
+
+use super::*;
+
+async fn refused(statements: &str) -> OpenError {
+    let folder = conversation(statements).await;
+    let Err(error) = Scene::open(folder) else { panic!("opened after {statements}") };
+    error
+}
+
+async fn opens(statements: &str) -> Scene {
+    Scene::open(conversation(statements).await).expect("opens")
+}
+
+/// Alice's three messages to bob and bob's note to himself, and then `statements`.
+async fn conversation(statements: &str) -> TempDir {
+    let scene = Scene::new();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    scene.send(&alice, &bob, &["1", "2", "3"]).await;
+    scene.send(&bob, &bob, &["4"]).await;
+    let folder = scene.close().await;
+    connect(&folder).batch_execute(statements).expect("executes");
+    folder
+}
+
+#[tokio::test]
+async fn a_mailbox_that_lost_its_end_is_refused() {
+    let error = refused("DELETE FROM mailbox_entries WHERE owner_id = 1 AND sequence = 3").await;
+    let OpenError::Damaged { damage, owner, sequence, position, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(damage, IndexDamage::EntryMissing);
+    assert_eq!((owner, sequence, position), (UserId(1), 3, 3));
+}
+
+#[tokio::test]
+async fn an_entry_that_points_elsewhere_is_refused() {
+    let error =
+        refused("UPDATE mailbox_entries SET position = 1 WHERE owner_id = 2 AND sequence = 2")
+            .await;
+    let text = error.to_string();
+    assert!(text.contains("another message"), "{text}");
+    assert!(text.contains("(user 2, sequence 2, log position 2)"), "{text}");
+}
+
+#[tokio::test]
+async fn an_index_that_goes_on_beyond_the_log_is_refused() {
+    for lost in [
+        "INSERT INTO mailbox_entries VALUES (1, 4, 5, 1)",
+        "DELETE FROM message_log WHERE position = 4",
+        "INSERT INTO mailbox_entries VALUES (1, 4, 4, 1)",
+    ] {
+        let error = refused(lost).await;
+        assert!(
+            matches!(error, OpenError::Damaged { damage: IndexDamage::EntryBeyondLog, .. }),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn damaged_messages_keep_no_store_from_opening() {
+    for damage in [
+        "UPDATE message_log SET body = x'00'",
+        "UPDATE message_log SET content_type = CAST(x'ff' AS TEXT)",
+        "UPDATE message_log SET sender_sequence = -7 WHERE position = 3",
+        "UPDATE message_log SET receiver_id = 99 WHERE position = 4",
+        "UPDATE users SET name = CAST(x'ff' AS TEXT)",
+    ] {
+        opens(damage).await.close().await;
+    }
+}
+
+#[tokio::test]
+async fn only_the_newest_rows_are_checked() {
+    let scene = Scene::new();
+    let alice = scene.user("alice").await;
+    for _ in 0..300 {
+        drop(scene.store.append(draft(&alice, &alice, "note")).await.expect("a place"));
+    }
+    let folder = scene.close().await;
+    let delete = |folder: &TempDir, sequence| {
+        let delete = format!("DELETE FROM mailbox_entries WHERE sequence = {sequence}");
+        connect(folder).batch_execute(&delete).expect("executes");
+    };
+    delete(&folder, 44);
+    let folder = Scene::open(folder).expect("it is the 257th").close().await;
+    delete(&folder, 45);
+    assert!(matches!(Scene::open(folder), Err(OpenError::Damaged { sequence: 45, .. })));
+}
