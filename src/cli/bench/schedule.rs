@@ -138,8 +138,8 @@ impl Drop for Pacer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::meter::Meter;
     use super::*;
+    use crate::cli::bench::meter::Meter;
 
     fn paced(rate: f64, count: u64) -> Load {
         let extent = Extent::Count(count);
