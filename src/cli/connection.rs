@@ -39,6 +39,11 @@ pub(super) struct ConnectionArgs {
 }
 
 impl ConnectionArgs {
+    /// The server, as it was named.
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
     /// A client without an identity.
     pub(super) fn anonymous(&self) -> anyhow::Result<Client> {
         let options = Options::default().retry_deadline(RETRY_DEADLINE);

@@ -3,6 +3,7 @@
 //! Exit codes: 0 for success, 1 for a failure, 2 for a command line that is not understood.
 
 mod advice;
+mod bench;
 mod connection;
 mod escape;
 mod follow;
@@ -21,7 +22,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
@@ -70,13 +72,20 @@ enum Command {
     Follow(follow::Args),
     /// List the registered users.
     Users(users::Args),
+    /// Measure how fast a server is, beside what this machine can do at most.
+    Bench(bench::Args),
+    /// What `bench` compares with.
+    #[command(name = bench::noop::COMMAND, hide = true)]
+    BenchNoopServer(bench::noop::Args),
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     // Ends the process by itself for --help and --version, and for a usage error with exit code 2.
-    let cli = Cli::parse();
-    match run(&cli) {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let is_server_named = matches.value_source("server") == Some(ValueSource::CommandLine);
+    match run(&cli, is_server_named) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has seen enough: `peerpost follow | head -1` is no failure.
         Err(error) if error.is::<output::ReaderGone>() => ExitCode::SUCCESS,
@@ -87,12 +96,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> anyhow::Result<()> {
+fn run(cli: &Cli, is_server_named: bool) -> anyhow::Result<()> {
     init_logging(match cli.command {
-        Command::Serve(_) => "info",
+        Command::Serve(_) | Command::BenchNoopServer(_) => "info",
         // The other commands say what matters themselves.
         _ => "warn",
     })?;
+    if let Command::Bench(args) = &cli.command {
+        // A runtime of its own kind. The environment's server is for messages: load is put only on
+        // one that the command line names.
+        return bench::run(is_server_named.then(|| cli.connection.server()), args);
+    }
     let runtime = Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -105,6 +119,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Command::Inbox(args) => inbox::run(&cli.connection, args).await,
             Command::Follow(args) => follow::run(&cli.connection, args).await,
             Command::Users(args) => users::run(&cli.connection, args).await,
+            // Ran above.
+            Command::Bench(_) => Ok(()),
+            Command::BenchNoopServer(args) => bench::noop::run(args).await,
         }
     });
     stop(runtime);

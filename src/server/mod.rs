@@ -165,6 +165,23 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     })
 }
 
+/// Serves `routes` on `listener`, over connections set up exactly as a [`Server`]'s, until `shutdown`
+/// is cancelled; what is open then is cut at the drain deadline. For measuring what the transport
+/// costs without the service behind it.
+pub async fn serve_routes(
+    listener: TcpListener,
+    routes: Routes,
+    shutdown: CancellationToken,
+    drain_deadline: Duration,
+) {
+    let connections = Connections::new(routes, CONNECTIONS_MAX_DEFAULT);
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = connections.accept(listener) => {}
+    }
+    connections.drain(Instant::now() + drain_deadline).await;
+}
+
 async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), OpenError> {
     let store_options = store::Options::new(&options.data_dir);
     let opening =

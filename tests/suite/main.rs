@@ -11,6 +11,7 @@ mod support;
 
 mod acknowledge;
 mod auth;
+mod bench;
 mod cli;
 mod cli_follow;
 mod cli_support;
