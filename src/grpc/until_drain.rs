@@ -1,6 +1,6 @@
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame};
@@ -12,8 +12,7 @@ use tower::Service;
 
 use super::error::CallError;
 
-/// Wraps a service that knows nothing of the drain, such as reflection, so that its open responses
-/// end with it.
+/// Wraps a service that knows nothing of the drain, such as reflection: its open calls end with it.
 #[derive(Clone)]
 pub struct UntilDrain<S> {
     inner: S,
@@ -21,7 +20,7 @@ pub struct UntilDrain<S> {
 }
 
 impl<S> UntilDrain<S> {
-    /// Wraps `inner`, whose responses end with UNAVAILABLE when `drain` is cancelled.
+    /// Wraps `inner`, whose calls end with UNAVAILABLE when `drain` is cancelled.
     pub fn new(inner: S, drain: CancellationToken) -> Self {
         Self { inner, drain }
     }
@@ -33,7 +32,7 @@ impl<S: NamedService> NamedService for UntilDrain<S> {
 
 impl<S, B> Service<Request<B>> for UntilDrain<S>
 where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Ending<B>>, Response = Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
 {
     type Response = Response<Body>;
@@ -45,41 +44,53 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let response = self.inner.call(request);
-        let drain = Box::pin(self.drain.clone().cancelled_owned());
+        let drain = self.drain.clone();
+        // The request ends too: whoever still reads it would keep the call open.
+        let response = self.inner.call(request.map(|body| Ending::new(body, &drain, None)));
         Box::pin(async move {
             let Ok(response) = response.await;
-            Ok(response.map(|inner| Body::new(Ending { inner, drain: Some(drain) })))
+            let status = Status::from(CallError::ShuttingDown);
+            Ok(response.map(|body| Body::new(Ending::new(body, &drain, Some(status)))))
         })
     }
 }
 
-/// A response's body that ends with UNAVAILABLE at the drain.
-struct Ending {
-    inner: Body,
-    /// `None` after it has ended.
+/// A body that ends at the drain: a response's with a status, a request's just so.
+pub struct Ending<B> {
+    inner: B,
+    status: Option<Status>,
+    /// `None` after the end.
     drain: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-impl HttpBody for Ending {
-    type Data = bytes::Bytes;
-    type Error = Status;
+impl<B> Ending<B> {
+    fn new(inner: B, drain: &CancellationToken, status: Option<Status>) -> Self {
+        let drain = Some(Box::pin(drain.clone().cancelled_owned()));
+        Self { inner, status, drain }
+    }
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Ending<B> {
+    type Data = B::Data;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let Self { inner, drain } = &mut *self;
-        let Some(draining) = drain else {
+        let Some(drain) = &mut self.drain else {
             return Poll::Ready(None);
         };
-        if let Poll::Ready(frame) = Pin::new(inner).poll_frame(context) {
-            return Poll::Ready(frame);
+        if drain.as_mut().poll(context).is_pending() {
+            return Pin::new(&mut self.inner).poll_frame(context);
         }
-        ready!(draining.as_mut().poll(context));
-        *drain = None;
-        let mut trailers = HeaderMap::new();
-        let ended = Status::from(CallError::ShuttingDown).add_header(&mut trailers);
-        Poll::Ready(Some(ended.map(|()| Frame::trailers(trailers))))
+        self.drain = None;
+        let trailers = self.status.take().map(|status| {
+            let mut trailers = HeaderMap::new();
+            // It fails only on details that are no header value, and these are encoded as one.
+            let _ = status.add_header(&mut trailers);
+            Ok(Frame::trailers(trailers))
+        });
+        Poll::Ready(trailers)
     }
 }

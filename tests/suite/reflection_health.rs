@@ -51,6 +51,12 @@ async fn health_can_be_watched() {
     let mut updates = answer.into_inner();
     let first = within_patience("the first update", updates.message()).await.expect("goes on");
     assert_eq!(first.expect("an update").status(), ServingStatus::Serving);
+
+    server.begin_stop();
+    let last = within_patience("the last update", updates.message()).await.expect("goes on");
+    assert_eq!(last.expect("an update").status(), ServingStatus::NotServing);
+    let end = within_patience("the end", updates.message()).await;
+    assert_eq!(end.expect_err("ended").code(), Code::Unavailable);
 }
 
 /// The two versions of reflection have the same messages under different names.
@@ -89,6 +95,21 @@ macro_rules! reflection {
                     let found = matches!(answer, MessageResponse::FileDescriptorResponse(_));
                     assert!(found, "{symbol}: {answer:?}");
                 }
+            }
+
+            /// The drain's own deadline is far off: only the stream's end lets the server go.
+            #[tokio::test]
+            async fn an_open_stream_does_not_hold_the_drain() {
+                let hour = std::time::Duration::from_hours(1);
+                let mut server = TestServer::start_with(|it| it.drain_deadline = hour).await;
+                let mut client = ServerReflectionClient::new(channel(&server));
+                let call = client.server_reflection_info(tokio_stream::pending());
+                let answer = within_patience("reflection", call).await.expect("an answer");
+                let mut answers = answer.into_inner();
+                server.begin_stop();
+                let end = within_patience("the end", answers.message()).await;
+                assert_eq!(end.expect_err("ended").code(), tonic::Code::Unavailable);
+                within_patience("the stop", server.stop()).await;
             }
 
             async fn ask(server: &TestServer, message: MessageRequest) -> MessageResponse {
