@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,7 +32,19 @@ pub struct Exit {
 impl ServerProcess {
     /// Starts `binary serve` on a data folder and a free port, and waits until it listens.
     pub async fn start(binary: &Path, data_dir: &Path) -> Self {
-        let mut child = spawn(binary, data_dir);
+        Self::start_with(&[], binary, data_dir, &[]).await
+    }
+
+    /// [`start`](Self::start) with more flags, and through another program: `wrapper` and its
+    /// arguments come before the binary's. It must become the binary (`exec`), so that what is
+    /// signalled and ended is the server.
+    pub async fn start_with(
+        wrapper: &[&str],
+        binary: &Path,
+        data_dir: &Path,
+        flags: &[&str],
+    ) -> Self {
+        let mut child = spawn(wrapper, binary, data_dir, flags);
         let stderr = Arc::default();
         let ready = watch(&mut child, Arc::clone(&stderr));
         // Made before the wait, so that a server which never gets ready is ended as well.
@@ -44,7 +57,7 @@ impl ServerProcess {
 
     /// Starts `binary serve` on a data folder where it cannot run, and waits for its end.
     pub async fn fail_to_start(binary: &Path, data_dir: &Path) -> Exit {
-        let mut child = spawn(binary, data_dir);
+        let mut child = spawn(&[], binary, data_dir, &[]);
         let stderr = Arc::default();
         let ready = watch(&mut child, Arc::clone(&stderr));
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -57,6 +70,11 @@ impl ServerProcess {
     /// The address that the server listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The id of the server's process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Registers a new user.
@@ -111,10 +129,13 @@ impl Drop for ServerProcess {
     }
 }
 
-fn spawn(binary: &Path, data_dir: &Path) -> Child {
-    Command::new(binary)
+fn spawn(wrapper: &[&str], binary: &Path, data_dir: &Path, flags: &[&str]) -> Child {
+    let mut words = wrapper.iter().map(OsStr::new).chain([binary.as_os_str()]);
+    Command::new(words.next().expect("the binary, if nothing else"))
+        .args(words)
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
         .arg(data_dir)
+        .args(flags)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -21,6 +21,7 @@ mod client_support;
 mod concurrency;
 mod damage;
 mod errors;
+mod faults;
 mod folder;
 mod get_messages;
 mod get_user;

@@ -1,5 +1,6 @@
 //! The store on a real folder: what it does with damage, and at its edges.
 
+mod admission;
 mod damage;
 mod opening;
 
@@ -39,8 +40,13 @@ impl Scene {
     }
 
     fn open(folder: TempDir) -> Result<Self, OpenError> {
+        Self::open_with(folder, |_| {})
+    }
+
+    fn open_with(folder: TempDir, adjust: impl FnOnce(&mut Options)) -> Result<Self, OpenError> {
         let resets = Arc::new(AtomicUsize::new(0));
-        let options = Options::new(folder.path());
+        let mut options = Options::new(folder.path());
+        adjust(&mut options);
         let (store, guard) = open(&options, Box::new(CountResets(Arc::clone(&resets))))?;
         Ok(Self { folder, store, guard, resets })
     }
