@@ -2,7 +2,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
@@ -45,12 +45,22 @@ pub(in crate::store) struct Writer {
     database: PathBuf,
     /// `None`: the storage failed, and the disk did not take a write since.
     connection: Option<SqliteConnection>,
-    /// Why the last attempt to recover failed; empty when none did.
-    recover_error: String,
+    /// What is known of the present failure, if there is one.
+    outage: Option<Outage>,
     sequences: Sequences,
     directory: Directory,
     listener: Box<dyn CommitListener>,
     healthy: watch::Sender<bool>,
+}
+
+/// A failure of the storage from which an attempt to recover has failed.
+struct Outage {
+    /// What those are told who come meanwhile.
+    outcome: StoreError,
+    /// Why the last attempt to recover failed.
+    cause: String,
+    /// An attempt can take as long as a lock is waited for: nobody's write starts one before this.
+    next_attempt: Instant,
 }
 
 /// Why a group was not committed.
@@ -77,7 +87,7 @@ impl Writer {
             commands: commands.0,
             database,
             connection: Some(connection),
-            recover_error: String::new(),
+            outage: None,
             sequences: Sequences::default(),
             directory,
             listener,
@@ -177,6 +187,10 @@ impl Writer {
     /// One transaction: the messages that are new in the log.
     fn commit(&mut self, group: &mut [Queued]) -> Result<Vec<Arc<Message>>, GroupError> {
         if self.connection.is_none() {
+            if let Some(outage) = self.outage.as_ref().filter(|it| Instant::now() < it.next_attempt)
+            {
+                return Err(GroupError::StillFailing(outage.outcome.clone()));
+            }
             self.recover().map_err(GroupError::StillFailing)?;
         }
         let Some(connection) = self.connection.as_mut() else {
@@ -205,7 +219,7 @@ impl Writer {
         probe(&mut connection).map_err(|error| self.still_failing(&error, failure(&error)))?;
         info!("the storage takes writes again");
         self.connection = Some(connection);
-        self.recover_error.clear();
+        self.outage = None;
         self.sequences.forget();
         self.listener.reset();
         self.healthy.send_replace(true);
@@ -214,11 +228,12 @@ impl Writer {
 
     /// Logs why the storage stays down, when that is news: it is tried twice a second.
     fn still_failing(&mut self, error: &dyn Error, outcome: StoreError) -> StoreError {
-        let text = error.to_string();
-        if text != self.recover_error {
-            error!(error = %text, "the storage does not take writes yet");
-            self.recover_error = text;
+        let cause = error.to_string();
+        if self.outage.as_ref().is_none_or(|outage| outage.cause != cause) {
+            error!(error = %cause, "the storage does not take writes yet");
         }
+        let next_attempt = Instant::now() + RECOVER_INTERVAL;
+        self.outage = Some(Outage { outcome: outcome.clone(), cause, next_attempt });
         outcome
     }
 }
