@@ -11,9 +11,10 @@ use std::path::Path;
 use diesel::prelude::*;
 use tracing::warn;
 
+use super::OpenError;
 use super::error::{IndexDamage, is_damage, unless_damaged};
+use super::index::{Entry, Index};
 use super::log::{self, Places};
-use super::{OpenError, index};
 use crate::domain::{Sequence, UserId};
 
 /// How many of the log's newest rows are checked.
@@ -28,9 +29,13 @@ struct Difference {
 }
 
 /// Checks the newest rows of the log against the index of the mailboxes that they entered.
-pub(super) fn check(connection: &mut SqliteConnection, database: &Path) -> Result<(), OpenError> {
+pub(super) fn check(
+    connection: &mut SqliteConnection,
+    index: &Index,
+    database: &Path,
+) -> Result<(), OpenError> {
     let path = database.to_owned();
-    match difference(connection) {
+    match difference(connection, index) {
         Ok(None) => Ok(()),
         Ok(Some(Difference { damage, owner, sequence, position })) => {
             Err(OpenError::Damaged { path, damage, owner, sequence, position })
@@ -39,16 +44,16 @@ pub(super) fn check(connection: &mut SqliteConnection, database: &Path) -> Resul
     }
 }
 
-fn difference(connection: &mut SqliteConnection) -> QueryResult<Option<Difference>> {
+fn difference(connection: &mut SqliteConnection, index: &Index) -> QueryResult<Option<Difference>> {
     let mut owners = HashSet::new();
     for Places { position, entries } in newest_rows(connection)? {
         for (owner, sequence) in entries {
             owners.insert(owner);
-            let found = Sequence::parse(sequence).ok().map(|sequence| {
-                unless_damaged(index::position_of_entry(connection, owner, sequence))
-            });
+            let found = Sequence::parse(sequence)
+                .ok()
+                .map(|sequence| unless_damaged(index.entry(connection, owner, sequence)));
             let damage = match found.transpose()?.flatten() {
-                Some(Some(found)) if found == position => continue,
+                Some(Some(found)) if found.position == position => continue,
                 Some(Some(_)) => IndexDamage::EntryElsewhere,
                 Some(None) => IndexDamage::EntryMissing,
                 // A sequence or an entry that cannot be read: no evidence.
@@ -61,11 +66,8 @@ fn difference(connection: &mut SqliteConnection) -> QueryResult<Option<Differenc
         }
     }
     for owner in owners {
-        let Some(Some((sequence, position))) =
-            unless_damaged(index::last_entry(connection, owner))?
-        else {
-            continue;
-        };
+        let last = unless_damaged(index.last_entry(connection, owner))?;
+        let Some(Some(Entry { sequence, position, .. })) = last else { continue };
         if !log_may_have(connection, owner, sequence, position)? {
             let damage = IndexDamage::EntryBeyondLog;
             return Ok(Some(Difference { damage, owner, sequence, position }));

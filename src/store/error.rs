@@ -1,10 +1,11 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use diesel::QueryResult;
 use diesel::result::{ConnectionError, Error as DieselError};
 use thiserror::Error;
 use tracing::error;
 
+use super::index::LoadError;
 use crate::domain::{MailboxRange, RequestId, Sequence, UserId, Username};
 
 /// Why the store did not do what it was asked. Nothing was stored, except where a variant says
@@ -154,6 +155,21 @@ pub enum IndexDamage {
     EntryBeyondLog,
 }
 
+/// Why the indexes could not be read back when the store was opened.
+pub(super) fn not_loaded(error: LoadError, database: &Path) -> OpenError {
+    let path = database.to_owned();
+    let (damage, owner, sequence, position) = match error {
+        LoadError::Storage(source) => return OpenError::Database { path, source },
+        LoadError::Discontinuity { owner, sequence, position } => {
+            (IndexDamage::EntryElsewhere, owner, sequence, position)
+        }
+        LoadError::BeyondLog { owner, sequence, position } => {
+            (IndexDamage::EntryBeyondLog, owner, sequence, position)
+        }
+    };
+    OpenError::Damaged { path, damage, owner, sequence, position }
+}
+
 fn describe_damage(sequence: Option<Sequence>) -> String {
     match sequence {
         Some(sequence) => format!("the stored entry {sequence} is damaged"),
@@ -174,6 +190,11 @@ pub(super) fn is_damage(error: &DieselError) -> bool {
         DieselError::DeserializationError(_) => true,
         _ => false,
     }
+}
+
+/// A value that this code would not have written, in this column.
+pub(super) fn unreadable(column: &str) -> DieselError {
+    DieselError::DeserializationError(format!("{column} cannot be read").into())
 }
 
 /// `None` for what is there and cannot be read because it is damaged.

@@ -6,7 +6,9 @@ use diesel::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::directory::Directory;
-use super::error::unless_damaged;
+use super::error::{unless_damaged, unreadable};
+use super::index::{Index, Placement};
+use super::inserts::NewLogRow;
 use super::schema::message_log;
 use crate::domain::{
     Body, BodyKind, Content, ContentType, Message, MessageId, RequestId, Sequence, Timestamp, User,
@@ -32,24 +34,6 @@ pub(super) struct LogRow {
     content_type: String,
     body_kind: i64,
     body: Vec<u8>,
-    checksum: i64,
-}
-
-/// A row as it is written.
-#[derive(Insertable)]
-#[diesel(table_name = message_log)]
-struct NewLogRow<'a> {
-    position: i64,
-    message_id: &'a [u8],
-    sender_id: i64,
-    sender_sequence: i64,
-    receiver_id: i64,
-    receiver_sequence: i64,
-    send_time_us: i64,
-    request_id: Option<&'a str>,
-    content_type: &'a str,
-    body_kind: i64,
-    body: &'a [u8],
     checksum: i64,
 }
 
@@ -89,7 +73,7 @@ pub(super) fn append(
         checksum: 0,
     };
     row.checksum = checksum(&row);
-    diesel::insert_into(message_log::table).values(row).execute(connection)?;
+    row.execute(connection)?;
     Ok(())
 }
 
@@ -129,6 +113,65 @@ impl Places {
         let entries = if sent == received { vec![sent] } else { vec![sent, received] };
         Self { position, entries }
     }
+}
+
+/// Where the messages of up to `limit` rows after `position` stand, for the indexes. A row that is
+/// absent is an error.
+pub(super) fn placements_after(
+    connection: &mut SqliteConnection,
+    position: i64,
+    limit: usize,
+    index: &Index,
+) -> QueryResult<Vec<Placement>> {
+    type Row = (i64, i64, i64, i64, i64, Option<String>);
+    let rows = message_log::table
+        .filter(message_log::position.gt(position))
+        .select((
+            message_log::position,
+            message_log::sender_id,
+            message_log::sender_sequence,
+            message_log::receiver_id,
+            message_log::receiver_sequence,
+            message_log::request_id,
+        ))
+        .order(message_log::position.asc())
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .load_iter::<Row, DefaultLoadingMode>(connection)?;
+    let placement = |(expected, row): (i64, QueryResult<Row>)| {
+        let (position, sender, sender_sequence, receiver, receiver_sequence, request_id) = row?;
+        let request_id = request_id.map_or(Ok(None), RequestId::parse);
+        let (true, Ok(request_id)) = (position == expected, request_id) else {
+            return Err(unreadable("message_log"));
+        };
+        let sender = UserId(sender);
+        Ok(Placement {
+            sender,
+            sender_sequence,
+            receiver: UserId(receiver),
+            receiver_sequence,
+            request_key: request_id.map(|id| index.request_key(sender, &id)),
+        })
+    };
+    (position + 1..).zip(rows).map(placement).collect()
+}
+
+/// The rows from position `first` to `last`, ascending or descending; an item for a row that cannot be
+/// read is an error.
+pub(super) fn rows_between(
+    connection: &mut SqliteConnection,
+    (first, last): (i64, i64),
+    ascending: bool,
+) -> QueryResult<impl Iterator<Item = QueryResult<LogRow>>> {
+    let rows = message_log::table
+        .filter(message_log::position.between(first, last))
+        .select(LogRow::as_select())
+        .into_boxed();
+    let rows = if ascending {
+        rows.order(message_log::position.asc())
+    } else {
+        rows.order(message_log::position.desc())
+    };
+    rows.load_iter::<LogRow, DefaultLoadingMode>(connection)
 }
 
 /// The row at `position`.

@@ -10,6 +10,7 @@ mod directory;
 mod error;
 mod folder;
 mod index;
+mod inserts;
 mod log;
 mod pages;
 mod readers;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use self::directory::Directory;
 use self::error::failed;
 use self::folder::DataFolder;
+use self::index::{Index, IndexWriter};
 use self::readers::Readers;
 use self::writer::{Accepted, Acknowledge, MarkSeen, Register, WriteQueue, Writer};
 use crate::domain::{
@@ -49,6 +51,11 @@ pub const TOKEN_READERS_DEFAULT: usize = 2;
 /// A second's worth and more of what the writer takes.
 pub const WRITE_QUEUE_BYTES_DEFAULT: usize = 64 * 1024 * 1024;
 
+/// Enough that a merge meets many entries on each page of the tables that it rewrites, and few
+/// enough to be read back at a start within some ten milliseconds. In memory a message's entries take
+/// about 50 bytes, and twice as much if every message is for another user.
+pub const MERGE_MESSAGES_DEFAULT: usize = 131_072;
+
 /// Longer than any commit on a disk that works.
 pub const ADMISSION_WAIT_DEFAULT: Duration = Duration::from_secs(2);
 
@@ -65,6 +72,9 @@ pub struct Options {
     /// The size of the write queue: bodies, and 1 KiB for each write. Default
     /// [`WRITE_QUEUE_BYTES_DEFAULT`].
     pub write_queue_bytes: usize,
+    /// The messages whose index entries wait in memory until they are merged into the tables together.
+    /// Default [`MERGE_MESSAGES_DEFAULT`].
+    pub merge_messages: usize,
     /// How long a call waits for a place in a full queue, or for a connection that reads, before it
     /// is refused. Default [`ADMISSION_WAIT_DEFAULT`].
     pub admission_wait: Duration,
@@ -78,6 +88,7 @@ impl Options {
             readers: READERS_DEFAULT,
             token_readers: TOKEN_READERS_DEFAULT,
             write_queue_bytes: WRITE_QUEUE_BYTES_DEFAULT,
+            merge_messages: MERGE_MESSAGES_DEFAULT,
             admission_wait: ADMISSION_WAIT_DEFAULT,
         }
     }
@@ -102,6 +113,7 @@ struct Inner {
     readers: Readers,
     token_readers: Readers,
     directory: Directory,
+    index: Index,
     epoch: Epoch,
     healthy: watch::Receiver<bool>,
 }
@@ -139,7 +151,10 @@ pub fn open(
     let database = folder.database()?;
     let mut connection = connection::open_writer(&database)?;
     let epoch = connection::migrate(&mut connection, &database)?;
-    consistency::check(&mut connection, &database)?;
+    let index_writer = IndexWriter::load(&mut connection, options.merge_messages.max(1))
+        .map_err(|error| error::not_loaded(error, &database))?;
+    let index = index_writer.index().clone();
+    consistency::check(&mut connection, &index, &database)?;
     folder.sync()?;
 
     let directory = Directory::new();
@@ -147,15 +162,21 @@ pub fn open(
     let (writes, commands) = writer::queue(options.write_queue_bytes, options.admission_wait);
     let readers = Readers::open(&database, options.readers, options.admission_wait)?;
     let token_readers = Readers::open(&database, options.token_readers, options.admission_wait)?;
-    let thread =
-        Writer::new(commands, database, connection, directory.clone(), listener, healthy_sender);
+    let thread = Writer::new(
+        commands,
+        (database, connection),
+        index_writer,
+        directory.clone(),
+        listener,
+        healthy_sender,
+    );
     let thread = std::thread::Builder::new()
         .name("store-writer".into())
         .spawn(move || thread.run())
         .map_err(OpenError::Thread)?;
 
     let store =
-        Store(Arc::new(Inner { writes, readers, token_readers, directory, epoch, healthy }));
+        Store(Arc::new(Inner { writes, readers, token_readers, directory, index, epoch, healthy }));
     Ok((store.clone(), StoreGuard { store, thread, folder }))
 }
 
@@ -284,8 +305,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] when the page would begin with an entry that is not whole.
     pub async fn page(&self, query: PageQuery) -> Result<Page, StoreError> {
-        let directory = self.0.directory.clone();
-        self.0.readers.read(move |c| pages::read(c, &directory, &query)).await
+        let (directory, index) = (self.0.directory.clone(), self.0.index.clone());
+        self.0.readers.read(move |c| pages::read(c, &directory, &index, &query)).await
     }
 
     /// [`page`](Self::page) for a follower: it waits its turn to read however long that takes, since
@@ -294,8 +315,8 @@ impl Store {
     /// # Errors
     /// As of `page`, but never [`StoreError::ReadQueueFull`].
     pub async fn page_in_turn(&self, query: PageQuery) -> Result<Page, StoreError> {
-        let directory = self.0.directory.clone();
-        self.0.readers.read_in_turn(move |c| pages::read(c, &directory, &query)).await
+        let (directory, index) = (self.0.directory.clone(), self.0.index.clone());
+        self.0.readers.read_in_turn(move |c| pages::read(c, &directory, &index, &query)).await
     }
 
     /// What a mailbox holds and what was acknowledged of it.
@@ -303,10 +324,11 @@ impl Store {
     /// # Errors
     /// Only the storage's.
     pub async fn mailbox_state(&self, owner: UserId) -> Result<MailboxState, StoreError> {
+        let index = self.0.index.clone();
         self.0
             .readers
             .read(move |c| {
-                let range = index::range(c, owner).map_err(failed)?;
+                let range = index.range(c, owner).map_err(failed)?;
                 let acknowledged_through =
                     directory::acknowledged_through(c, owner).map_err(failed)?;
                 Ok(MailboxState { range, acknowledged_through })

@@ -6,7 +6,8 @@ use tracing::error;
 use super::StoreError;
 use super::directory::Directory;
 use super::error::{failed, is_damage};
-use super::index::{self, EntryRow, PageStart, PositionStart};
+use super::index::{Entry, Filter, Index, Listing, PageStart};
+use super::log::{self, LogRow};
 use crate::domain::{MailboxRange, Message, Sequence, UserId};
 
 /// Which messages a page holds.
@@ -37,28 +38,34 @@ pub struct Page {
     pub range: MailboxRange,
 }
 
-/// Reads a page. The caller wraps it in a read transaction.
+/// Reads a page. The caller wraps it in a read transaction of its own.
 ///
 /// A page ends before a damaged entry; a page that would begin with one is the error.
 pub(super) fn read(
     connection: &mut SqliteConnection,
     directory: &Directory,
+    index: &Index,
     query: &PageQuery,
 ) -> Result<Page, StoreError> {
-    let range = index::range(connection, query.owner).map_err(failed)?;
-    let Rows { rows, end } = rows(connection, query, &range)?;
+    let filter = Filter { peer: query.peer, received_only: query.received_only };
+    let limit = query.messages_max + 1;
+    let listing = index.list(connection, query.owner, query.start, filter, limit);
+    let Listing { range, entries, damaged_at } = listing.map_err(failed)?;
+    let Rows { rows, end } = rows(connection, query, &entries, damaged_at)?;
     let mut has_more = !matches!(end, RowsEnd::Complete);
     let mut density = Density::new(query, &range);
     let mut messages = Vec::with_capacity(rows.len());
-    for (key, row) in rows {
+    for (entry, row) in rows {
         let expected = density.every_entry().then_some(density.expected);
         let whole = match row {
             Some(row) => row.into_message(connection, directory).map_err(failed)?.ok(),
             None => None,
         };
-        match whole.filter(|message| density.admits(key, message)) {
+        match whole.filter(|message| density.admits(&entry, message)) {
             Some(message) => messages.push(message),
-            None if messages.is_empty() => return Err(damaged(connection, query, expected, key)),
+            None if messages.is_empty() => {
+                return Err(report(query.owner, Some(expected.unwrap_or(entry.sequence))));
+            }
             None => {
                 has_more = true;
                 break;
@@ -68,8 +75,8 @@ pub(super) fn read(
     if messages.is_empty() && density.expects_more() {
         return Err(report(query.owner, Some(density.expected)));
     }
-    if messages.is_empty() && matches!(end, RowsEnd::Unreadable) {
-        return Err(report(query.owner, None));
+    if let (true, RowsEnd::Unreadable { sequence }) = (messages.is_empty(), end) {
+        return Err(report(query.owner, sequence));
     }
     if matches!(query.start, PageStart::Before(_)) {
         messages.reverse();
@@ -79,7 +86,8 @@ pub(super) fn read(
 
 /// The rows of a page, and what follows them.
 struct Rows {
-    rows: Vec<EntryRow>,
+    /// Each with its entry; `None` for one that the log does not have.
+    rows: Vec<(Entry, Option<LogRow>)>,
     end: RowsEnd,
 }
 
@@ -89,71 +97,72 @@ enum RowsEnd {
     Complete,
     /// More, which did not fit.
     More,
-    /// An entry that cannot be read; whether there are more is unknown.
-    Unreadable,
+    /// An entry that cannot be read; whether more of those that match follow is unknown.
+    Unreadable { sequence: Option<i64> },
 }
 
+/// The log's rows of `entries`, up to the bounds of the page.
 fn rows(
     connection: &mut SqliteConnection,
     query: &PageQuery,
-    range: &MailboxRange,
+    entries: &[Entry],
+    damaged_at: Option<i64>,
 ) -> Result<Rows, StoreError> {
-    let mut rows = Vec::new();
+    let mut rows = Vec::with_capacity(entries.len());
     let mut bytes = 0;
-    let mut end = RowsEnd::Complete;
-    let take = |entry: EntryRow| {
-        let size = entry.1.as_ref().map_or(0, super::log::LogRow::body_bytes);
-        let full = rows.len() == query.messages_max || bytes + size > query.bytes_max;
-        if full && !rows.is_empty() {
-            end = RowsEnd::More;
-            return false;
+    let mut is_full = false;
+    let take = |entry: Entry, row: Option<LogRow>| {
+        let size = row.as_ref().map_or(0, LogRow::body_bytes);
+        is_full = rows.len() == query.messages_max || bytes + size > query.bytes_max;
+        is_full &= !rows.is_empty();
+        if !is_full {
+            bytes += size;
+            rows.push((entry, row));
         }
-        bytes += size;
-        rows.push(entry);
-        true
+        !is_full
     };
-    let received_only = query.received_only;
-    let limit = query.messages_max + 1;
-    let scanned = match query.peer {
-        None => index::mailbox(connection, query.owner, query.start, received_only, limit, take),
-        Some(peer) => {
-            let start = position_start(connection, query, range)?;
-            let pair = (query.owner, peer);
-            index::conversation(connection, pair, start, received_only, limit, take)
-        }
-    };
-    match scanned {
-        Ok(()) => Ok(Rows { rows, end }),
+    let visited = visit(connection, query, entries, take);
+    let end = match visited {
+        Ok(()) if is_full => RowsEnd::More,
+        Ok(()) if damaged_at.is_some() => RowsEnd::Unreadable { sequence: damaged_at },
+        Ok(()) => RowsEnd::Complete,
         Err(error) if is_damage(&error) => {
             error!(%error, owner = query.owner.0, "a stored message cannot be read");
-            Ok(Rows { rows, end: RowsEnd::Unreadable })
+            let unread = entries.get(rows.len());
+            RowsEnd::Unreadable { sequence: unread.map(|entry| entry.sequence) }
         }
-        Err(error) => Err(failed(error)),
-    }
+        Err(error) => return Err(failed(error)),
+    };
+    Ok(Rows { rows, end })
 }
 
-/// The place in the log of the sequence from which a conversation's page reads. Sequences beyond
-/// the mailbox stand for its end.
-fn position_start(
+/// Hands the log's row of each entry to `take`, in order, until it says `false`. Rows that stand one
+/// after the other in the log, as those of a busy mailbox do, are read in one go.
+fn visit(
     connection: &mut SqliteConnection,
     query: &PageQuery,
-    range: &MailboxRange,
-) -> Result<PositionStart, StoreError> {
-    let mut position_of = |sequence: Sequence| {
-        if sequence < range.first {
-            return Ok(0);
+    entries: &[Entry],
+    mut take: impl FnMut(Entry, Option<LogRow>) -> bool,
+) -> QueryResult<()> {
+    let ascending = matches!(query.start, PageStart::After(_));
+    let neighbours = |a: &Entry, b: &Entry| (b.position - a.position).abs() == 1;
+    for stretch in entries.chunk_by(neighbours) {
+        let (Some(first), Some(last)) = (stretch.first(), stretch.last()) else { continue };
+        let ends = (first.position.min(last.position), first.position.max(last.position));
+        let mut rows = log::rows_between(connection, ends, ascending)?;
+        let mut row = rows.next().transpose()?;
+        for entry in stretch {
+            let is_there = row.as_ref().is_some_and(|row| row.position == entry.position);
+            let found = if is_there { row.take() } else { None };
+            if !take(*entry, found) {
+                return Ok(());
+            }
+            if is_there {
+                row = rows.next().transpose()?;
+            }
         }
-        if sequence > range.last {
-            return Ok(i64::MAX);
-        }
-        index::position_of_entry(connection, query.owner, sequence)
-            .map_err(failed)?
-            .ok_or_else(|| report(query.owner, Some(sequence.get())))
-    };
-    Ok(match query.start {
-        PageStart::After(after) => PositionStart::After(position_of(after)?),
-        PageStart::Before(before) => PositionStart::Before(position_of(before)?),
-    })
+    }
+    Ok(())
 }
 
 /// What a page proves of its messages: each is what its place in the index says. A mailbox is
@@ -184,42 +193,22 @@ impl<'a> Density<'a> {
         self.query.peer.is_none() && !self.query.received_only
     }
 
-    /// Whether `message` is what must stand under `key`.
-    fn admits(&mut self, key: i64, message: &Message) -> bool {
+    /// Whether `message` is what `entry` says.
+    fn admits(&mut self, entry: &Entry, message: &Message) -> bool {
         let PageQuery { owner, peer, received_only, .. } = *self.query;
         let Some(sequence) = message.sequence_for(owner).map(Sequence::get) else {
             return false;
         };
-        let is_of_the_key = match peer {
-            None => sequence == key,
-            Some(peer) => message.is_between(owner, peer),
-        };
+        let is_of_the_entry =
+            sequence == entry.sequence && peer.is_none_or(|peer| message.is_between(owner, peer));
         let is_wanted = !received_only || message.is_received_by(owner);
         let is_next = !self.every_entry() || sequence == self.expected;
         self.expected = sequence.saturating_add(self.step);
-        is_of_the_key && is_wanted && is_next
+        is_of_the_entry && is_wanted && is_next
     }
 
     fn expects_more(&self) -> bool {
         self.every_entry() && (self.end - self.expected) * self.step >= 0
-    }
-}
-
-/// The damage at an index's key.
-fn damaged(
-    connection: &mut SqliteConnection,
-    query: &PageQuery,
-    expected: Option<i64>,
-    key: i64,
-) -> StoreError {
-    let sequence = match (expected, query.peer) {
-        (Some(expected), _) => Ok(Some(expected)),
-        (None, None) => Ok(Some(key)),
-        (None, Some(_)) => index::sequence_at(connection, query.owner, key),
-    };
-    match sequence {
-        Ok(sequence) => report(query.owner, sequence),
-        Err(error) => failed(error),
     }
 }
 

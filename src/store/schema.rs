@@ -47,36 +47,35 @@ diesel::table! {
 }
 
 diesel::table! {
-    mailbox_entries (owner_id, sequence) {
+    index_state (id) {
+        id -> BigInt,
+        merged_through -> BigInt,
+        merging_through -> BigInt,
+        request_salt -> Binary,
+    }
+}
+
+diesel::table! {
+    pending_entries (first_position) {
+        first_position -> BigInt,
+        entries -> Binary,
+        checksum -> BigInt,
+    }
+}
+
+diesel::table! {
+    mailbox_runs (owner_id, first_sequence) {
         owner_id -> BigInt,
-        sequence -> BigInt,
-        position -> BigInt,
-        received -> Bool,
+        first_sequence -> BigInt,
+        entries -> Binary,
     }
 }
 
 diesel::table! {
-    conversation_entries (low_user_id, high_user_id, position) {
-        low_user_id -> BigInt,
-        high_user_id -> BigInt,
-        position -> BigInt,
-        low_user_sent -> Bool,
-    }
-}
-
-diesel::table! {
-    request_ids (sender_id, request_id) {
-        sender_id -> BigInt,
-        request_id -> Text,
+    request_keys (request_key, position) {
+        request_key -> BigInt,
         position -> BigInt,
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(
-    users,
-    tokens,
-    message_log,
-    mailbox_entries,
-    conversation_entries,
-    request_ids,
-);
+diesel::allow_tables_to_appear_in_same_query!(users, tokens);

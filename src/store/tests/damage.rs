@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_request_id_that_leads_to_another_message_is_damage() {
-    let scene = Scene::new();
+    let scene = Scene::merging();
     let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
     let first = keyed(draft(&alice, &bob, "same"), "one");
     let second = keyed(draft(&alice, &bob, "same"), "two");
@@ -15,9 +15,12 @@ async fn a_request_id_that_leads_to_another_message_is_damage() {
     }
     assert_eq!(scene.append(first.clone()).await.expect("repeated").id, ids[0]);
 
+    scene.send(&bob, &bob, &["so that all of these are in the tables"]).await;
+    scene.sql("CREATE TABLE first AS SELECT request_key FROM request_keys WHERE position = 1");
+    let key = "(SELECT request_key FROM first)";
     for (position, what) in [(2, "another key"), (3, "another sender"), (9, "no row")] {
         scene.sql(&format!(
-            "UPDATE request_ids SET position = {position} WHERE sender_id = 1 AND request_id = 'one'"
+            "UPDATE request_keys SET position = {position} WHERE request_key = {key}"
         ));
         let outcome = scene.append(first.clone()).await;
         assert!(matches!(outcome, Err(StoreError::Damaged { sequence: None })), "{what}");
@@ -38,7 +41,7 @@ async fn an_entry_that_cannot_be_read_ends_a_page_before_it() {
     assert_eq!(scene.sequences(with(&alice, after(&bob, 0))).await, (vec![1, 2], true));
     assert_eq!(scene.damage(after(&bob, 2)).await, Some(3));
     assert_eq!(scene.damage(before(&bob, 4)).await, Some(3));
-    assert_eq!(scene.damage(received(after(&bob, 2))).await, None, "not known");
+    assert_eq!(scene.damage(received(after(&bob, 2))).await, Some(3));
 }
 
 #[tokio::test]
@@ -73,15 +76,16 @@ async fn a_page_of_the_file_that_is_malformed_ends_a_page_of_messages() {
 
 #[tokio::test]
 async fn a_write_that_meets_a_malformed_page_fails_alone() {
-    let scene = Scene::new();
+    let scene = Scene::merging();
     let (alice, zoe) = (scene.user("alice").await, scene.user("zoe").await);
-    for _ in 0..2_000 {
-        drop(scene.store.append(draft(&zoe, &zoe, "note")).await.expect("a place"));
+    // A run each.
+    for _ in 0..600 {
+        scene.send(&zoe, &zoe, &["note"]).await;
     }
     scene.send(&alice, &alice, &["note"]).await;
     let folder = scene.close().await;
     // The last page is where the mailbox with the highest number ends.
-    break_last_page(&folder, "mailbox_entries");
+    break_last_page(&folder, "mailbox_runs");
     let scene = Scene::open(folder).expect("opens");
     let health = scene.store.health();
 
@@ -118,30 +122,45 @@ async fn a_conversation_shows_what_the_log_lost() {
 
 #[tokio::test]
 async fn a_conversation_shows_no_other_messages() {
-    let scene = Scene::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let scene = Scene::open_with(folder, |options| options.merge_messages = 3).expect("opens");
     let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
     scene.send(&alice, &bob, &["1"]).await;
     scene.send(&bob, &bob, &["2"]).await;
     scene.send(&bob, &alice, &["3"]).await;
-    scene.sql("INSERT INTO conversation_entries VALUES (1, 2, 2, 1)");
+    scene.send(&alice, &alice, &["so that these are in the tables"]).await;
+    let bobs_run =
+        |bytes: &str| format!("UPDATE mailbox_runs SET entries = x'{bytes}' WHERE owner_id = 2");
+    // For each entry the step from the position before, received or not, and the peer.
+    scene.sql(&bobs_run("030103020201"));
+    assert_eq!(scene.sequences(with(&alice, after(&bob, 0))).await, (vec![1, 3], false));
+    scene.sql(&bobs_run("030103010201"));
     assert_eq!(scene.sequences(with(&alice, after(&bob, 0))).await, (vec![1], true));
     assert_eq!(scene.damage(with(&alice, after(&bob, 1))).await, Some(2));
-
-    scene.sql("UPDATE conversation_entries SET low_user_sent = 1");
+    scene.sql(&bobs_run("030103020301"));
     let query = received(with(&alice, after(&bob, 2)));
     assert_eq!(scene.damage(query).await, Some(3), "bob sent it");
 }
 
 #[tokio::test]
-async fn a_cursor_whose_entry_is_absent_is_damage() {
-    let scene = Scene::new();
+async fn an_entry_that_the_index_lost_is_missed_by_every_kind_of_page() {
+    let scene = Scene::merging();
     let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
-    scene.send(&alice, &bob, &["1", "2", "3"]).await;
-    scene.sql("DELETE FROM mailbox_entries WHERE owner_id = 2 AND sequence = 2");
-    for query in [after(&bob, 2), before(&bob, 2)] {
-        assert_eq!(scene.damage(with(&alice, query)).await, Some(2));
+    scene.send(&alice, &bob, &["1", "2", "3", "4"]).await;
+    for lost in [
+        "DELETE FROM mailbox_runs WHERE owner_id = 2 AND first_sequence = 2",
+        "INSERT INTO mailbox_runs VALUES (2, 2, x'ff')",
+    ] {
+        scene.sql(lost);
+        for kind in [|query| query, received, |query| PageQuery { peer: Some(UserId(1)), ..query }]
+        {
+            assert_eq!(scene.sequences(kind(after(&bob, 0))).await, (vec![1], true));
+            assert_eq!(scene.sequences(kind(before(&bob, 5))).await, (vec![3, 4], true));
+            assert_eq!(scene.damage(kind(after(&bob, 1))).await, Some(2));
+            assert_eq!(scene.damage(kind(before(&bob, 3))).await, Some(2));
+            assert_eq!(scene.sequences(kind(after(&bob, 2))).await, (vec![3, 4], false));
+        }
     }
-    assert_eq!(scene.damage(after(&bob, 1)).await, Some(2));
 }
 
 /// Makes the page malformed that is the child `number` of a table's root page.

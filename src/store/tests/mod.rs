@@ -2,6 +2,7 @@
 
 mod admission;
 mod damage;
+mod merging;
 mod opening;
 
 use std::path::PathBuf;
@@ -49,6 +50,12 @@ impl Scene {
         adjust(&mut options);
         let (store, guard) = open(&options, Box::new(CountResets(Arc::clone(&resets))))?;
         Ok(Self { folder, store, guard, resets })
+    }
+
+    /// Everything but the last message is merged at once.
+    fn merging() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::open_with(folder, |options| options.merge_messages = 1).expect("opens")
     }
 
     async fn close(self) -> TempDir {

@@ -14,10 +14,12 @@ async fn opens(statements: &str) -> Scene {
 
 /// Alice's three messages to bob and bob's note to himself, and then `statements`.
 async fn conversation(statements: &str) -> TempDir {
-    let scene = Scene::new();
+    let scene = Scene::merging();
     let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
     scene.send(&alice, &bob, &["1", "2", "3"]).await;
     scene.send(&bob, &bob, &["4"]).await;
+    let zoe = scene.user("zoe").await;
+    scene.send(&zoe, &zoe, &["the only one that is not merged"]).await;
     let folder = scene.close().await;
     connect(&folder).batch_execute(statements).expect("executes");
     folder
@@ -25,7 +27,7 @@ async fn conversation(statements: &str) -> TempDir {
 
 #[tokio::test]
 async fn a_mailbox_that_lost_its_end_is_refused() {
-    let error = refused("DELETE FROM mailbox_entries WHERE owner_id = 1 AND sequence = 3").await;
+    let error = refused("DELETE FROM mailbox_runs WHERE owner_id = 1 AND first_sequence = 3").await;
     let OpenError::Damaged { damage, owner, sequence, position, .. } = error else {
         panic!("{error}")
     };
@@ -35,9 +37,10 @@ async fn a_mailbox_that_lost_its_end_is_refused() {
 
 #[tokio::test]
 async fn an_entry_that_points_elsewhere_is_refused() {
-    let error =
-        refused("UPDATE mailbox_entries SET position = 1 WHERE owner_id = 2 AND sequence = 2")
-            .await;
+    let error = refused(
+        "UPDATE mailbox_runs SET entries = x'0301' WHERE owner_id = 2 AND first_sequence = 2",
+    )
+    .await;
     let text = error.to_string();
     assert!(text.contains("another message"), "{text}");
     assert!(text.contains("(user 2, sequence 2, log position 2)"), "{text}");
@@ -46,9 +49,9 @@ async fn an_entry_that_points_elsewhere_is_refused() {
 #[tokio::test]
 async fn an_index_that_goes_on_beyond_the_log_is_refused() {
     for lost in [
-        "INSERT INTO mailbox_entries VALUES (1, 4, 5, 1)",
+        "INSERT INTO mailbox_runs VALUES (1, 4, x'0902')",
         "DELETE FROM message_log WHERE position = 4",
-        "INSERT INTO mailbox_entries VALUES (1, 4, 4, 1)",
+        "DELETE FROM message_log WHERE position = 5",
     ] {
         let error = refused(lost).await;
         assert!(
@@ -73,14 +76,14 @@ async fn damaged_messages_keep_no_store_from_opening() {
 
 #[tokio::test]
 async fn only_the_newest_rows_are_checked() {
-    let scene = Scene::new();
+    let scene = Scene::merging();
     let alice = scene.user("alice").await;
     for _ in 0..300 {
-        drop(scene.store.append(draft(&alice, &alice, "note")).await.expect("a place"));
+        scene.send(&alice, &alice, &["note"]).await;
     }
     let folder = scene.close().await;
     let delete = |folder: &TempDir, sequence| {
-        let delete = format!("DELETE FROM mailbox_entries WHERE sequence = {sequence}");
+        let delete = format!("DELETE FROM mailbox_runs WHERE first_sequence = {sequence}");
         connect(folder).batch_execute(&delete).expect("executes");
     };
     delete(&folder, 44);

@@ -6,7 +6,8 @@ use tracing::error;
 use super::{Transaction, Write};
 use crate::domain::{Content, Message, MessageId, RequestId, User};
 use crate::store::error::unless_damaged;
-use crate::store::{StoreError, index, log};
+use crate::store::index::Placement;
+use crate::store::{StoreError, log};
 
 /// A message to be appended.
 #[derive(Debug, Clone)]
@@ -32,17 +33,23 @@ impl Write for Draft {
         &mut self,
         transaction: &mut Transaction<'_>,
     ) -> QueryResult<Result<Arc<Message>, StoreError>> {
+        if transaction.index.is_full() {
+            return Ok(Err(StoreError::Damaged { sequence: None }));
+        }
+        let mut request_key = None;
         if let Some(request_id) = &self.request_id {
-            let earlier =
-                index::position_of_request(transaction.connection, self.sender.id, request_id)?;
-            if let Some(position) = earlier {
-                return self.repeated(transaction, request_id, position);
+            let key = transaction.index.index().request_key(self.sender.id, request_id);
+            request_key = Some(key);
+            for position in transaction.index.rows_of_request(transaction.connection, key)? {
+                if let Some(outcome) = self.repeated(transaction, request_id, position)? {
+                    return Ok(outcome);
+                }
             }
         }
         let message = Arc::new(self.number(transaction)?);
         let position = transaction.sequences.next_position(transaction.connection)?;
         log::append(transaction.connection, position, &message)?;
-        index::add(transaction.connection, position, &message)?;
+        transaction.index.add(position, Placement::of(&message, request_key));
         transaction.appended.push(Arc::clone(&message));
         Ok(Ok(message))
     }
@@ -51,12 +58,12 @@ impl Write for Draft {
 impl Draft {
     /// The message with its place in both mailboxes.
     fn number(&self, transaction: &mut Transaction<'_>) -> QueryResult<Message> {
-        let Transaction { connection, sequences, .. } = transaction;
-        let receiver_sequence = sequences.next(connection, self.receiver.id)?;
+        let Transaction { connection, sequences, index, .. } = transaction;
+        let receiver_sequence = sequences.next(connection, index.index(), self.receiver.id)?;
         let sender_sequence = if self.sender.id == self.receiver.id {
             receiver_sequence
         } else {
-            sequences.next(connection, self.sender.id)?
+            sequences.next(connection, index.index(), self.sender.id)?
         };
         Ok(Message {
             id: MessageId::mint(),
@@ -70,14 +77,14 @@ impl Draft {
         })
     }
 
-    /// The index names the message at `position` for this key: it is the answer, if it says the
-    /// same.
+    /// The index names the message at `position` for this request id's key: it is the answer, if it
+    /// says the same. `None`: it has another request id, whose key is the same by chance.
     fn repeated(
         &self,
         transaction: &mut Transaction<'_>,
         request_id: &RequestId,
         position: i64,
-    ) -> QueryResult<Result<Arc<Message>, StoreError>> {
+    ) -> QueryResult<Option<Result<Arc<Message>, StoreError>>> {
         // A row that is not whole, or not the right one, does not tell the entry's sequence.
         let damaged = || {
             error!(position, sender = self.sender.id.0, "the message of a request_id is damaged");
@@ -85,23 +92,27 @@ impl Draft {
         };
         let row = unless_damaged(log::row(transaction.connection, position))?;
         let Some(row) = row.flatten() else {
-            return Ok(Err(damaged()));
+            return Ok(Some(Err(damaged())));
         };
         let message = row.into_message(transaction.connection, transaction.directory)?;
         let Ok(earlier) = message else {
-            return Ok(Err(damaged()));
+            return Ok(Some(Err(damaged())));
         };
         // The index is not checksummed; the row says whose message it is.
         let is_of_this_key =
             earlier.sender.id == self.sender.id && earlier.request_id.as_ref() == Some(request_id);
         if !is_of_this_key {
-            return Ok(Err(damaged()));
+            let index = transaction.index.index();
+            let key = |sender, id| index.request_key(sender, id);
+            let earlier_key = earlier.request_id.as_ref().map(|id| key(earlier.sender.id, id));
+            let is_by_chance = earlier_key == Some(key(self.sender.id, request_id));
+            return Ok(if is_by_chance { None } else { Some(Err(damaged())) });
         }
         let is_same = earlier.receiver.id == self.receiver.id && earlier.content == self.content;
-        Ok(if is_same {
+        Ok(Some(if is_same {
             Ok(Arc::new(earlier))
         } else {
             Err(StoreError::RequestIdReused(request_id.clone()))
-        })
+        }))
     }
 }

@@ -16,6 +16,7 @@ use crate::domain::{Message, Timestamp};
 use crate::store::connection::{open_writer, probe};
 use crate::store::directory::Directory;
 use crate::store::error::{is_damage, storage_error};
+use crate::store::index::{IndexWriter, LoadError};
 use crate::store::{CommitListener, StoreError};
 
 /// The most writes in one commit. Groups of 512 carry the cost of a sync; larger ones would only
@@ -32,6 +33,7 @@ const RECOVER_INTERVAL: Duration = Duration::from_millis(500);
 pub(in crate::store) struct Transaction<'a> {
     pub(super) connection: &'a mut SqliteConnection,
     pub(super) sequences: &'a mut Sequences,
+    pub(super) index: &'a mut IndexWriter,
     pub(super) directory: &'a Directory,
     /// The time of everything in this transaction.
     pub(super) now: Timestamp,
@@ -48,6 +50,7 @@ pub(in crate::store) struct Writer {
     /// What is known of the present failure, if there is one.
     outage: Option<Outage>,
     sequences: Sequences,
+    index: IndexWriter,
     directory: Directory,
     listener: Box<dyn CommitListener>,
     healthy: watch::Sender<bool>,
@@ -70,6 +73,8 @@ enum GroupError {
     RolledBack { at: usize, error: DieselError },
     /// The storage failed. After a failed COMMIT it is unknown what is stored.
     Storage(DieselError),
+    /// What was committed does not fit what was there.
+    Index(LoadError),
     /// The storage failed before, and does not take writes yet: nothing was tried.
     StillFailing(StoreError),
 }
@@ -77,8 +82,8 @@ enum GroupError {
 impl Writer {
     pub(in crate::store) fn new(
         commands: Commands,
-        database: PathBuf,
-        connection: SqliteConnection,
+        (database, connection): (PathBuf, SqliteConnection),
+        index: IndexWriter,
         directory: Directory,
         listener: Box<dyn CommitListener>,
         healthy: watch::Sender<bool>,
@@ -89,6 +94,7 @@ impl Writer {
             connection: Some(connection),
             outage: None,
             sequences: Sequences::default(),
+            index,
             directory,
             listener,
             healthy,
@@ -180,6 +186,12 @@ impl Writer {
                 self.healthy.send_replace(false);
                 fail(group, &failure(&error));
             }
+            Err(GroupError::Index(error)) => {
+                error!(%error, writes = group.len(), "a commit does not fit the index");
+                self.connection = None;
+                self.healthy.send_replace(false);
+                fail(group, &StoreError::Failing);
+            }
             Err(GroupError::StillFailing(error)) => fail(group, &error),
         }
     }
@@ -197,9 +209,11 @@ impl Writer {
             return Err(GroupError::StillFailing(StoreError::Failing));
         };
         let mut appended = Vec::with_capacity(group.len());
+        self.index.begin();
         let mut transaction = Transaction {
             connection,
             sequences: &mut self.sequences,
+            index: &mut self.index,
             directory: &self.directory,
             now: Timestamp::now(),
             appended: &mut appended,
@@ -208,7 +222,10 @@ impl Writer {
         if outcome.is_err() {
             self.sequences.forget();
         }
-        outcome.map(|()| appended)
+        outcome?;
+        // Before anyone is told or answered, so that their reads find it.
+        self.index.committed().map_err(GroupError::Index)?;
+        Ok(appended)
     }
 
     /// Opens the connection again and proves that the disk takes a write. What was remembered is
@@ -217,6 +234,9 @@ impl Writer {
         let mut connection = open_writer(&self.database)
             .map_err(|error| self.still_failing(&error, StoreError::Failing))?;
         probe(&mut connection).map_err(|error| self.still_failing(&error, failure(&error)))?;
+        self.index
+            .reload(&mut connection)
+            .map_err(|error| self.still_failing(&error, StoreError::Failing))?;
         info!("the storage takes writes again");
         self.connection = Some(connection);
         self.outage = None;
@@ -252,6 +272,7 @@ impl Transaction<'_> {
                 });
             }
         }
+        self.index.finish(self.connection).map_err(GroupError::Storage)?;
         self.connection.batch_execute("COMMIT").map_err(GroupError::Storage)
     }
 }

@@ -59,8 +59,8 @@ impl Write for Acknowledge {
         &mut self,
         transaction: &mut Transaction<'_>,
     ) -> QueryResult<Result<Self::Output, StoreError>> {
-        let Transaction { connection, sequences, .. } = transaction;
-        let range = sequences.range(connection, self.user)?;
+        let Transaction { connection, sequences, index, .. } = transaction;
+        let range = sequences.range(connection, index.index(), self.user)?;
         if self.through > range.last {
             return Ok(Ok(Err(BeyondMailbox { range })));
         }

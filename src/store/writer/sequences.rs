@@ -3,7 +3,8 @@ use std::collections::HashMap;
 use diesel::prelude::*;
 
 use crate::domain::{MailboxRange, Sequence, UserId};
-use crate::store::{index, log};
+use crate::store::index::Index;
+use crate::store::log;
 
 /// The mailboxes whose last sequence is remembered; the rest are read when they are needed.
 const MAILBOXES_REMEMBERED_MAX: usize = 1 << 20;
@@ -32,9 +33,10 @@ impl Sequences {
     pub(super) fn next(
         &mut self,
         connection: &mut SqliteConnection,
+        index: &Index,
         owner: UserId,
     ) -> QueryResult<Sequence> {
-        let next = self.range(connection, owner)?.last.next();
+        let next = self.range(connection, index, owner)?.last.next();
         self.last.insert(owner, next);
         Ok(next)
     }
@@ -43,6 +45,7 @@ impl Sequences {
     pub(super) fn range(
         &mut self,
         connection: &mut SqliteConnection,
+        index: &Index,
         owner: UserId,
     ) -> QueryResult<MailboxRange> {
         if let Some(last) = self.last.get(&owner) {
@@ -51,7 +54,7 @@ impl Sequences {
         if self.last.len() >= MAILBOXES_REMEMBERED_MAX {
             self.last.clear();
         }
-        let range = index::range(connection, owner)?;
+        let range = index.range(connection, owner)?;
         self.last.insert(owner, range.last);
         Ok(range)
     }

@@ -1,0 +1,247 @@
+//! The indexes that are derived from the log: each mailbox's entries, and the request ids.
+//!
+//! A commit appends to the log and adds to the [tail](tail), in memory; the tables are written much
+//! later, in the order of their keys. Who reads looks in the tables up to where they go, and in the
+//! tail after that.
+//!
+//! A reader takes its view of the tail *before* its transaction sees the tables. Whatever is merged
+//! between the two is then in both, and the view says from where on the tables are not to be asked:
+//! so what is read is the state at the moment of the view, whole.
+
+mod entry;
+mod merge;
+mod packed;
+mod pending;
+mod tables;
+mod tail;
+mod writer;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use diesel::prelude::*;
+use tracing::error;
+
+pub(super) use self::entry::{Entry, Filter, Placement};
+use self::entry::{RequestKey, RequestKeys};
+use self::tail::{Tail, View};
+pub(super) use self::writer::{IndexWriter, LoadError};
+use super::error::is_damage;
+use crate::domain::{MailboxRange, RequestId, Sequence, UserId};
+
+/// Where a page begins, and in which direction it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageStart {
+    /// Higher sequences than this, ascending.
+    After(Sequence),
+    /// Lower sequences than this, descending.
+    Before(Sequence),
+}
+
+/// Reads the indexes. Cloning gives another handle.
+#[derive(Clone)]
+pub(super) struct Index {
+    tail: Arc<RwLock<Tail>>,
+    keys: RequestKeys,
+}
+
+/// A part of a mailbox.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// What the mailbox holds.
+    pub(super) range: MailboxRange,
+    /// In the direction of reading.
+    pub(super) entries: Vec<Entry>,
+    /// It ends early, since the index does not tell where the entry with this sequence is.
+    pub(super) damaged_at: Option<i64>,
+}
+
+impl Index {
+    fn tail(&self) -> RwLockReadGuard<'_, Tail> {
+        // A row is added whole or not at all, so a panic spoils nothing.
+        self.tail.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tail_mut(&self) -> RwLockWriteGuard<'_, Tail> {
+        self.tail.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first `limit` entries of `owner`'s mailbox from `start` that `filter` admits, as they were
+    /// at one moment. `connection` must not have read in its transaction before.
+    pub(super) fn list(
+        &self,
+        connection: &mut SqliteConnection,
+        owner: UserId,
+        start: PageStart,
+        filter: Filter,
+        limit: usize,
+    ) -> QueryResult<Listing> {
+        let view = self.tail().view(owner, start, filter, limit);
+        let range = range(connection, owner, &view)?;
+        let mut listing = Listing { range, entries: Vec::new(), damaged_at: None };
+        match start {
+            PageStart::After(after) => {
+                let end = view.sequences.map_or(range.last.next().get(), |(first, _)| first);
+                let merged = Merged { start, through: view.merged_through, end };
+                if after.next().get() < end {
+                    listing.add_merged(connection, owner, &merged, filter, limit)?;
+                }
+                if listing.damaged_at.is_none() {
+                    let room = limit - listing.entries.len();
+                    listing.entries.extend(view.entries.into_iter().take(room));
+                }
+            }
+            PageStart::Before(before) => {
+                let begin = view.sequences.map_or(range.last.next(), |(first, _)| sequence(first));
+                let start = PageStart::Before(before.min(begin));
+                let end = range.first.get() - 1;
+                let merged = Merged { start, through: view.merged_through, end };
+                listing.entries = view.entries;
+                if listing.entries.len() < limit {
+                    listing.add_merged(connection, owner, &merged, filter, limit)?;
+                }
+            }
+        }
+        Ok(listing)
+    }
+
+    /// What `owner`'s mailbox holds. As [`list`](Self::list).
+    pub(super) fn range(
+        &self,
+        connection: &mut SqliteConnection,
+        owner: UserId,
+    ) -> QueryResult<MailboxRange> {
+        let view = self.nothing_of(owner);
+        range(connection, owner, &view)
+    }
+
+    /// The last entry of `owner`'s mailbox.
+    pub(super) fn last_entry(
+        &self,
+        connection: &mut SqliteConnection,
+        owner: UserId,
+    ) -> QueryResult<Option<Entry>> {
+        self.first_from(connection, owner, PageStart::Before(Sequence::MAX))
+    }
+
+    /// `owner`'s entry `sequence`.
+    pub(super) fn entry(
+        &self,
+        connection: &mut SqliteConnection,
+        owner: UserId,
+        sequence: Sequence,
+    ) -> QueryResult<Option<Entry>> {
+        let found = self.first_from(connection, owner, PageStart::Before(sequence.next()))?;
+        Ok(found.filter(|entry| entry.sequence == sequence.get()))
+    }
+
+    fn first_from(
+        &self,
+        connection: &mut SqliteConnection,
+        owner: UserId,
+        start: PageStart,
+    ) -> QueryResult<Option<Entry>> {
+        let view = self.tail().view(owner, start, Filter::ALL, 1);
+        if let Some(entry) = view.entries.first() {
+            return Ok(Some(*entry));
+        }
+        let mut found = None;
+        tables::visit(connection, owner, start, view.merged_through, |entry| {
+            found = Some(entry);
+            false
+        })?;
+        Ok(found)
+    }
+
+    /// The key of `sender`'s `request_id`.
+    pub(super) fn request_key(&self, sender: UserId, request_id: &RequestId) -> RequestKey {
+        self.keys.key(sender, request_id)
+    }
+
+    /// Where messages with this key stand in the log.
+    pub(super) fn rows_of_request(
+        &self,
+        connection: &mut SqliteConnection,
+        key: RequestKey,
+    ) -> QueryResult<Vec<i64>> {
+        let mut positions = self.tail().rows_of_request(key);
+        positions.extend(tables::rows_of_request(connection, key)?);
+        Ok(positions)
+    }
+
+    fn nothing_of(&self, owner: UserId) -> View {
+        self.tail().view(owner, PageStart::After(Sequence::MAX), Filter::ALL, 0)
+    }
+}
+
+impl Filter {
+    /// Every entry.
+    const ALL: Self = Self { peer: None, received_only: false };
+}
+
+/// The part of a mailbox that is to be read from the tables.
+struct Merged {
+    start: PageStart,
+    /// What the log holds after this is in the tail.
+    through: i64,
+    /// The sequence after the last one, in the direction of reading.
+    end: i64,
+}
+
+impl Listing {
+    /// Adds what the tables have. A mailbox is dense: a sequence that is skipped is one that they lost.
+    fn add_merged(
+        &mut self,
+        connection: &mut SqliteConnection,
+        owner: UserId,
+        merged: &Merged,
+        filter: Filter,
+        limit: usize,
+    ) -> QueryResult<()> {
+        let (mut expected, step) = match merged.start {
+            PageStart::After(after) => (after.next().get(), 1),
+            PageStart::Before(before) => (before.get().saturating_sub(1), -1),
+        };
+        let visited = tables::visit(connection, owner, merged.start, merged.through, |entry| {
+            if entry.sequence != expected {
+                return false;
+            }
+            expected += step;
+            if filter.admits(&entry) {
+                self.entries.push(entry);
+            }
+            self.entries.len() < limit && expected != merged.end
+        });
+        if let Err(error) = visited {
+            if !is_damage(&error) {
+                return Err(error);
+            }
+            error!(%error, owner = owner.0, "the index of a mailbox cannot be read");
+        }
+        if self.entries.len() < limit && (merged.end - expected) * step > 0 {
+            self.damaged_at = Some(expected);
+        }
+        Ok(())
+    }
+}
+
+fn range(
+    connection: &mut SqliteConnection,
+    owner: UserId,
+    view: &View,
+) -> QueryResult<MailboxRange> {
+    let mut last = view.sequences.map(|(_, last)| last);
+    if last.is_none() && view.merged_through > 0 {
+        let start = PageStart::Before(Sequence::MAX);
+        tables::visit(connection, owner, start, view.merged_through, |entry| {
+            last = Some(entry.sequence);
+            false
+        })?;
+    }
+    let last = last.map_or(Sequence::ZERO, sequence);
+    Ok(MailboxRange { first: Sequence::FIRST, last })
+}
+
+/// Every sequence is given out by this code, from 1 upwards.
+fn sequence(number: i64) -> Sequence {
+    Sequence::parse(number).unwrap_or(Sequence::ZERO)
+}

@@ -1,0 +1,172 @@
+//! The indexes' tables: the runs of the mailboxes, the request keys, and how far they go.
+
+use diesel::connection::DefaultLoadingMode;
+use diesel::prelude::*;
+
+use super::PageStart;
+use super::entry::{Entry, RequestKey, RequestKeys, SALT_BYTES};
+use super::packed;
+use crate::domain::UserId;
+use crate::store::error::unreadable;
+use crate::store::inserts::{NewRequestKey, NewRun};
+use crate::store::schema::{index_state, mailbox_runs, request_keys};
+
+/// How far the tables go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Marks {
+    /// They hold all of the log up to here.
+    pub(super) merged_through: i64,
+    /// A merge had begun that goes up to here; equal to the other when there was none.
+    pub(super) merging_through: i64,
+}
+
+/// The marks, and what makes the request keys; minted at the first call.
+pub(super) fn state(connection: &mut SqliteConnection) -> QueryResult<(Marks, RequestKeys)> {
+    let row = |connection: &mut SqliteConnection| {
+        index_state::table
+            .select((
+                index_state::merged_through,
+                index_state::merging_through,
+                index_state::request_salt,
+            ))
+            .first::<(i64, i64, Vec<u8>)>(connection)
+            .optional()
+    };
+    let (merged_through, merging_through, salt) = if let Some(row) = row(connection)? {
+        row
+    } else {
+        let salt = mint_salt()?;
+        diesel::insert_into(index_state::table)
+            .values((
+                index_state::id.eq(1),
+                index_state::merged_through.eq(0),
+                index_state::merging_through.eq(0),
+                index_state::request_salt.eq(salt.as_slice()),
+            ))
+            .execute(connection)?;
+        (0, 0, salt.to_vec())
+    };
+    let salt = salt.try_into().map_err(|_| unreadable("index_state.request_salt"))?;
+    Ok((Marks { merged_through, merging_through }, RequestKeys::new(salt)))
+}
+
+fn mint_salt() -> QueryResult<[u8; SALT_BYTES]> {
+    let mut salt = [0; SALT_BYTES];
+    getrandom::fill(&mut salt)
+        .map_err(|error| diesel::result::Error::QueryBuilderError(error.to_string().into()))?;
+    Ok(salt)
+}
+
+/// Says that a merge up to `through` begins.
+pub(super) fn set_merging(connection: &mut SqliteConnection, through: i64) -> QueryResult<()> {
+    diesel::update(index_state::table)
+        .set(index_state::merging_through.eq(through))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Says that the tables hold everything up to `through`.
+pub(super) fn set_merged(connection: &mut SqliteConnection, through: i64) -> QueryResult<()> {
+    diesel::update(index_state::table)
+        .set(index_state::merged_through.eq(through))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Stores a run; the same run again changes nothing.
+pub(super) fn put_run(
+    connection: &mut SqliteConnection,
+    owner: UserId,
+    entries: &[Entry],
+) -> QueryResult<()> {
+    let Some(first) = entries.first() else { return Ok(()) };
+    let (owner_id, first_sequence) = (owner.0, first.sequence);
+    NewRun { owner_id, first_sequence, entries: &packed::run(entries) }.execute(connection)?;
+    Ok(())
+}
+
+/// Stores where a request key leads; the same again changes nothing.
+pub(super) fn put_request(
+    connection: &mut SqliteConnection,
+    key: RequestKey,
+    position: i64,
+) -> QueryResult<()> {
+    NewRequestKey { request_key: key.0, position }.execute(connection)?;
+    Ok(())
+}
+
+/// The rows of a request key.
+pub(super) fn rows_of_request(
+    connection: &mut SqliteConnection,
+    key: RequestKey,
+) -> QueryResult<Vec<i64>> {
+    request_keys::table
+        .filter(request_keys::request_key.eq(key.0))
+        .select(request_keys::position)
+        .load(connection)
+}
+
+/// The entries of `owner` from `start` whose messages stand in the log up to `through`, in the
+/// direction of reading, until `take` says `false`. One that cannot be read is an error, after those
+/// before it.
+pub(super) fn visit(
+    connection: &mut SqliteConnection,
+    owner: UserId,
+    start: PageStart,
+    through: i64,
+    mut take: impl FnMut(Entry) -> bool,
+) -> QueryResult<()> {
+    let runs = mailbox_runs::table
+        .filter(mailbox_runs::owner_id.eq(owner.0))
+        .select((mailbox_runs::first_sequence, mailbox_runs::entries))
+        .into_boxed();
+    match start {
+        PageStart::After(after) => {
+            let first = after.get().saturating_add(1);
+            let begin = run_with(connection, owner, first)?.unwrap_or(first);
+            let runs = runs
+                .filter(mailbox_runs::first_sequence.ge(begin))
+                .order(mailbox_runs::first_sequence.asc());
+            for run in runs.load_iter::<(i64, Vec<u8>), DefaultLoadingMode>(connection)? {
+                let (begin, bytes) = run?;
+                for entry in packed::entries(begin, &bytes) {
+                    let entry = entry.map_err(|_| unreadable("mailbox_runs.entries"))?;
+                    if entry.sequence >= first && (entry.position > through || !take(entry)) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        PageStart::Before(before) => {
+            let runs = runs
+                .filter(mailbox_runs::first_sequence.lt(before.get()))
+                .order(mailbox_runs::first_sequence.desc());
+            for run in runs.load_iter::<(i64, Vec<u8>), DefaultLoadingMode>(connection)? {
+                let (begin, bytes) = run?;
+                let entries: Result<Vec<_>, _> = packed::entries(begin, &bytes).collect();
+                let entries = entries.map_err(|_| unreadable("mailbox_runs.entries"))?;
+                let wanted =
+                    |entry: &&Entry| entry.sequence < before.get() && entry.position <= through;
+                for entry in entries.iter().rev().filter(wanted) {
+                    if !take(*entry) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The beginning of the run that holds `sequence`, if any does.
+fn run_with(
+    connection: &mut SqliteConnection,
+    owner: UserId,
+    sequence: i64,
+) -> QueryResult<Option<i64>> {
+    mailbox_runs::table
+        .filter(mailbox_runs::owner_id.eq(owner.0))
+        .filter(mailbox_runs::first_sequence.le(sequence))
+        .select(diesel::dsl::max(mailbox_runs::first_sequence))
+        .first(connection)
+}

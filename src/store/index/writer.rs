@@ -1,0 +1,302 @@
+//! The indexes' side of a commit: what is added to the tail, what is merged along with it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use diesel::connection::SimpleConnection as _;
+use diesel::prelude::*;
+use diesel::result::Error as DieselError;
+use thiserror::Error;
+use tracing::{error, info};
+
+use super::entry::{Entry, Placement, RequestKey};
+use super::merge::{Cursor, Merge};
+use super::tables::{self, Marks};
+use super::tail::{Discontinuity, Tail};
+use super::{Index, pending};
+use crate::domain::UserId;
+use crate::store::error::{is_damage, unreadable};
+use crate::store::log;
+
+/// A commit merges as much of the frozen segment as is enough for this many times its own messages:
+/// a merge is done when half of the next segment has come.
+const MERGE_PACE: usize = 2;
+
+/// The least that a commit merges, in messages.
+const SLICE_MESSAGES_MIN: usize = 16;
+
+/// When no merge can go on, the tail grows up to this many segments, and then nothing more is taken.
+const TAIL_SEGMENTS_MAX: usize = 8;
+
+/// Rows of the log that are read back at a time.
+const READ_BACK_ROWS: usize = 512;
+
+/// Keeps the indexes up with the log. Owned by whoever owns the writing connection.
+pub(in crate::store) struct IndexWriter {
+    index: Index,
+    segment_rows: usize,
+    /// What the present transaction appended to the log.
+    staged: Vec<Placement>,
+    staged_keys: HashMap<RequestKey, Vec<i64>>,
+    merge: Option<Merge>,
+    /// Where the merge goes on once the present transaction is committed.
+    merge_next: Option<Cursor>,
+    /// Whether rows of `pending_entries` may be left over that are merged.
+    pending_left_over: bool,
+    /// A page of the tables is damaged: nothing is merged until the store is opened again.
+    is_stuck: bool,
+}
+
+/// Why the tail could not be read back.
+#[derive(Debug, Error)]
+pub(in crate::store) enum LoadError {
+    #[error(transparent)]
+    Storage(#[from] DieselError),
+    /// A row of the log does not go on where those before it ended.
+    #[error("entry {sequence} of user {} at log position {position} is not the next", owner.0)]
+    Discontinuity { owner: UserId, sequence: i64, position: i64 },
+    /// There is an entry of a row that the log does not have.
+    #[error("entry {sequence} of user {} is at log position {position}, beyond the log", owner.0)]
+    BeyondLog { owner: UserId, sequence: i64, position: i64 },
+}
+
+impl From<Discontinuity> for LoadError {
+    fn from(Discontinuity { owner, sequence, position }: Discontinuity) -> Self {
+        Self::Discontinuity { owner, sequence, position }
+    }
+}
+
+impl IndexWriter {
+    /// Reads the tail back. A merge begins whenever `segment_rows` are in no table.
+    pub(in crate::store) fn load(
+        connection: &mut SqliteConnection,
+        segment_rows: usize,
+    ) -> Result<Self, LoadError> {
+        let (marks, keys) = tables::state(connection)?;
+        let tail = Arc::new(RwLock::new(Tail::after(marks.merged_through, segment_rows)));
+        let mut writer = Self {
+            index: Index { tail, keys },
+            segment_rows,
+            staged: Vec::new(),
+            staged_keys: HashMap::new(),
+            merge: None,
+            merge_next: None,
+            pending_left_over: true,
+            is_stuck: false,
+        };
+        writer.read_back(connection, marks)?;
+        Ok(writer)
+    }
+
+    /// Reads everything back, after a failure that left it unknown what is stored.
+    pub(in crate::store) fn reload(
+        &mut self,
+        connection: &mut SqliteConnection,
+    ) -> Result<(), LoadError> {
+        let fresh = Self::load(connection, self.segment_rows)?;
+        let tail = std::mem::replace(&mut *fresh.index.tail_mut(), Tail::after(0, 0));
+        *self.index.tail_mut() = tail;
+        *self = Self { index: self.index.clone(), ..fresh };
+        Ok(())
+    }
+
+    /// What reads the indexes.
+    pub(in crate::store) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// A transaction begins: nothing of one before it is kept.
+    pub(in crate::store) fn begin(&mut self) {
+        self.staged.clear();
+        self.staged_keys.clear();
+        self.merge_next = None;
+    }
+
+    /// Adds the row that the transaction appended to the log at `position`.
+    pub(in crate::store) fn add(&mut self, position: i64, placement: Placement) {
+        self.staged.push(placement);
+        if let Some(key) = placement.request_key {
+            self.staged_keys.entry(key).or_default().push(position);
+        }
+    }
+
+    /// Where messages with this key stand in the log, those of this transaction among them.
+    pub(in crate::store) fn rows_of_request(
+        &self,
+        connection: &mut SqliteConnection,
+        key: RequestKey,
+    ) -> QueryResult<Vec<i64>> {
+        let mut positions = self.index.rows_of_request(connection, key)?;
+        positions.extend(self.staged_keys.get(&key).into_iter().flatten());
+        Ok(positions)
+    }
+
+    /// Whether the tail is as long as it may get: a damaged index keeps it from being merged.
+    pub(in crate::store) fn is_full(&self) -> bool {
+        self.is_stuck && self.index.tail().active_rows() >= TAIL_SEGMENTS_MAX * self.segment_rows
+    }
+
+    /// Writes what goes along with a transaction that appended to the log, as its last part.
+    pub(in crate::store) fn finish(
+        &mut self,
+        connection: &mut SqliteConnection,
+    ) -> QueryResult<()> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let (first_position, merged_through) = {
+            let tail = self.index.tail();
+            (tail.last_position() + 1, tail.merged_through())
+        };
+        pending::put(connection, first_position, &self.staged)?;
+        if self.pending_left_over {
+            self.pending_left_over = pending::delete_some(connection, merged_through)?;
+        }
+        let messages = self.staged.len().max(SLICE_MESSAGES_MIN);
+        self.write_slice(connection, MERGE_PACE * messages)
+    }
+
+    /// Writes a slice of the merge, if one is under way. A damaged page spoils the slice and not the
+    /// transaction.
+    fn write_slice(
+        &mut self,
+        connection: &mut SqliteConnection,
+        messages: usize,
+    ) -> QueryResult<()> {
+        let Some(merge) = self.merge.as_mut().filter(|_| !self.is_stuck) else {
+            return Ok(());
+        };
+        connection.batch_execute("SAVEPOINT slice")?;
+        match merge.write_slice(connection, merge.budget(messages)) {
+            Ok(next) => self.merge_next = Some(next),
+            Err(error) if is_damage(&error) => {
+                error!(%error, "the index is damaged: new messages stay in memory and in the log");
+                connection.batch_execute("ROLLBACK TO slice")?;
+                self.is_stuck = true;
+            }
+            Err(error) => return Err(error),
+        }
+        connection.batch_execute("RELEASE slice")
+    }
+
+    /// The transaction is on disk: what it added is to be seen.
+    pub(in crate::store) fn committed(&mut self) -> Result<(), LoadError> {
+        {
+            let mut tail = self.index.tail_mut();
+            for placement in &self.staged {
+                tail.push(placement)?;
+            }
+        }
+        self.staged.clear();
+        self.staged_keys.clear();
+        self.slice_committed();
+        self.merge_if_due();
+        Ok(())
+    }
+
+    fn slice_committed(&mut self) {
+        let (Some(merge), Some(next)) = (&mut self.merge, self.merge_next.take()) else { return };
+        merge.committed(next);
+        if next == Cursor::Done {
+            self.merge = None;
+            let merged = self.index.tail_mut().merged();
+            drop(merged);
+            self.pending_left_over = true;
+        }
+    }
+
+    fn merge_if_due(&mut self) {
+        if self.merge.is_none() && self.index.tail().active_rows() >= self.segment_rows {
+            self.begin_merge();
+        }
+    }
+
+    fn begin_merge(&mut self) {
+        let frozen = self.index.tail_mut().freeze(self.segment_rows);
+        self.merge = Some(Merge::of(frozen));
+    }
+
+    /// Fills the tail with the log's rows after the mark: from what each commit left for that, and
+    /// where that ends too early from the log itself.
+    fn read_back(
+        &mut self,
+        connection: &mut SqliteConnection,
+        marks: Marks,
+    ) -> Result<(), LoadError> {
+        pending::visit(connection, marks.merged_through, |position, placement| {
+            self.push_back(position, placement, marks)
+        })?;
+        let last = log::last_position(connection)?;
+        let known = self.index.tail().last_position();
+        let last_entry = self.index.tail().last_entry();
+        if let Some((owner, entry)) = last_entry.filter(|_| last < known) {
+            let Entry { sequence, position, .. } = entry;
+            return Err(LoadError::BeyondLog { owner, sequence, position });
+        }
+        if last > known {
+            info!(rows = last - known, "reading the log to make its indexes");
+            pending::delete_after(connection, known)?;
+            self.read_log_back(connection, marks)?;
+        }
+        self.merge_if_due();
+        Ok(())
+    }
+
+    fn push_back(
+        &mut self,
+        position: i64,
+        placement: &Placement,
+        marks: Marks,
+    ) -> Result<(), LoadError> {
+        self.index.tail_mut().push(placement)?;
+        // The merge that was cut off had this segment.
+        if position == marks.merging_through {
+            self.begin_merge();
+        }
+        Ok(())
+    }
+
+    /// For a database from before the indexes were deferred, and after damage. Merges whole segments
+    /// on the way, so that it takes no more memory than serving does.
+    fn read_log_back(
+        &mut self,
+        connection: &mut SqliteConnection,
+        marks: Marks,
+    ) -> Result<(), LoadError> {
+        let at_a_time = READ_BACK_ROWS.min(self.segment_rows);
+        loop {
+            let known = self.index.tail().last_position();
+            let rows = log::placements_after(connection, known, at_a_time, &self.index)?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            connection
+                .immediate_transaction(|connection| pending::put(connection, known + 1, &rows))?;
+            for (position, placement) in (known + 1..).zip(&rows) {
+                self.push_back(position, placement, marks)?;
+            }
+            self.merge_if_due();
+            if self.index.tail().active_rows() >= self.segment_rows {
+                self.merge_whole(connection)?;
+                self.merge_if_due();
+            }
+        }
+    }
+
+    /// Merges the frozen segment in one go.
+    fn merge_whole(&mut self, connection: &mut SqliteConnection) -> Result<(), LoadError> {
+        while self.merge.is_some() {
+            if self.is_stuck {
+                return Err(unreadable("the index").into());
+            }
+            connection.batch_execute("BEGIN IMMEDIATE")?;
+            self.write_slice(connection, self.segment_rows)?;
+            if let Some(merged) = self.merge.as_ref().map(|_| self.index.tail().merged_through()) {
+                pending::delete_some(connection, merged)?;
+            }
+            connection.batch_execute("COMMIT")?;
+            self.slice_committed();
+        }
+        Ok(())
+    }
+}
