@@ -14,6 +14,7 @@ mod inserts;
 mod log;
 mod pages;
 mod readers;
+mod request_keys;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use self::error::failed;
 use self::folder::DataFolder;
 use self::index::{Index, IndexWriter};
 use self::readers::Readers;
+use self::request_keys::RequestKeysReader;
 use self::writer::{Accepted, Acknowledge, MarkSeen, Register, WriteQueue, Writer};
 use crate::domain::{
     Epoch, MailboxRange, Message, PeerAddress, Profile, Sequence, Timestamp, TokenHash, User,
@@ -123,6 +125,7 @@ struct Inner {
 pub struct StoreGuard {
     store: Store,
     thread: JoinHandle<()>,
+    request_keys: RequestKeysReader,
     folder: DataFolder,
 }
 
@@ -162,6 +165,7 @@ pub fn open(
     let (writes, commands) = writer::queue(options.write_queue_bytes, options.admission_wait);
     let readers = Readers::open(&database, options.readers, options.admission_wait)?;
     let token_readers = Readers::open(&database, options.token_readers, options.admission_wait)?;
+    let request_keys = RequestKeysReader::start(&database, index.clone())?;
     let thread = Writer::new(
         commands,
         (database, connection),
@@ -177,7 +181,7 @@ pub fn open(
 
     let store =
         Store(Arc::new(Inner { writes, readers, token_readers, directory, index, epoch, healthy }));
-    Ok((store.clone(), StoreGuard { store, thread, folder }))
+    Ok((store.clone(), StoreGuard { store, thread, request_keys, folder }))
 }
 
 impl StoreGuard {
@@ -187,9 +191,10 @@ impl StoreGuard {
         self.store.0.writes.stop();
         self.store.0.readers.close().await;
         self.store.0.token_readers.close().await;
-        let Self { thread, folder, .. } = self;
+        let Self { thread, request_keys, folder, .. } = self;
         // Joining waits for a commit; it has no place on an async thread.
         let joined = tokio::task::spawn_blocking(move || {
+            request_keys.stop();
             let outcome = thread.join();
             drop(folder);
             outcome

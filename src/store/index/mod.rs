@@ -9,6 +9,7 @@
 //! so what is read is the state at the moment of the view, whole.
 
 mod entry;
+mod filter;
 mod merge;
 mod packed;
 mod pending;
@@ -21,8 +22,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use diesel::prelude::*;
 use tracing::error;
 
+pub(super) use self::entry::RequestKey;
+use self::entry::RequestKeys;
 pub(super) use self::entry::{Entry, Filter, Placement};
-use self::entry::{RequestKey, RequestKeys};
+use self::filter::RequestFilter;
 use self::tail::{Tail, View};
 pub(super) use self::writer::{IndexWriter, LoadError};
 use super::error::is_damage;
@@ -42,6 +45,7 @@ pub enum PageStart {
 pub(super) struct Index {
     tail: Arc<RwLock<Tail>>,
     keys: RequestKeys,
+    filter: Arc<RequestFilter>,
 }
 
 /// A part of a mailbox.
@@ -164,8 +168,28 @@ impl Index {
         key: RequestKey,
     ) -> QueryResult<Vec<i64>> {
         let mut positions = self.tail().rows_of_request(key);
-        positions.extend(tables::rows_of_request(connection, key)?);
+        if self.filter.may_have(key) {
+            positions.extend(tables::rows_of_request(connection, key)?);
+        }
         Ok(positions)
+    }
+
+    /// Reads some of the table's request keys into the filter, those after `after` in order; the last
+    /// of them, or `None` when all are read. Until then every key is looked up in the table.
+    pub(super) fn read_request_keys(
+        &self,
+        connection: &mut SqliteConnection,
+        after: Option<RequestKey>,
+    ) -> QueryResult<Option<RequestKey>> {
+        let mut last = None;
+        tables::visit_request_keys(connection, after, |key| {
+            self.filter.insert(key);
+            last = Some(key);
+        })?;
+        if last.is_none() {
+            self.filter.complete();
+        }
+        Ok(last)
     }
 
     fn nothing_of(&self, owner: UserId) -> View {

@@ -11,6 +11,9 @@ use crate::store::error::unreadable;
 use crate::store::inserts::{NewRequestKey, NewRun};
 use crate::store::schema::{index_state, mailbox_runs, request_keys};
 
+/// Request keys that are read in one go.
+const REQUEST_KEYS_AT_A_TIME: i64 = 8_192;
+
 /// How far the tables go.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Marks {
@@ -104,6 +107,27 @@ pub(super) fn rows_of_request(
         .filter(request_keys::request_key.eq(key.0))
         .select(request_keys::position)
         .load(connection)
+}
+
+/// Hands the request keys after `after` to `take`, in order, some thousands of them.
+pub(super) fn visit_request_keys(
+    connection: &mut SqliteConnection,
+    after: Option<RequestKey>,
+    mut take: impl FnMut(RequestKey),
+) -> QueryResult<()> {
+    let keys = request_keys::table
+        .select(request_keys::request_key)
+        .order(request_keys::request_key.asc())
+        .limit(REQUEST_KEYS_AT_A_TIME)
+        .into_boxed();
+    let keys = match after {
+        Some(RequestKey(after)) => keys.filter(request_keys::request_key.gt(after)),
+        None => keys,
+    };
+    for key in keys.load_iter::<i64, DefaultLoadingMode>(connection)? {
+        take(RequestKey(key?));
+    }
+    Ok(())
 }
 
 /// The entries of `owner` from `start` whose messages stand in the log up to `through`, in the

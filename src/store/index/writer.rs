@@ -10,6 +10,7 @@ use thiserror::Error;
 use tracing::{error, info};
 
 use super::entry::{Entry, Placement, RequestKey};
+use super::filter::RequestFilter;
 use super::merge::{Cursor, Merge};
 use super::tables::{self, Marks};
 use super::tail::{Discontinuity, Tail};
@@ -72,10 +73,18 @@ impl IndexWriter {
         connection: &mut SqliteConnection,
         segment_rows: usize,
     ) -> Result<Self, LoadError> {
+        Self::load_with(connection, segment_rows, Arc::new(RequestFilter::new()))
+    }
+
+    fn load_with(
+        connection: &mut SqliteConnection,
+        segment_rows: usize,
+        filter: Arc<RequestFilter>,
+    ) -> Result<Self, LoadError> {
         let (marks, keys) = tables::state(connection)?;
         let tail = Arc::new(RwLock::new(Tail::after(marks.merged_through, segment_rows)));
         let mut writer = Self {
-            index: Index { tail, keys },
+            index: Index { tail, keys, filter },
             segment_rows,
             staged: Vec::new(),
             staged_keys: HashMap::new(),
@@ -93,7 +102,8 @@ impl IndexWriter {
         &mut self,
         connection: &mut SqliteConnection,
     ) -> Result<(), LoadError> {
-        let fresh = Self::load(connection, self.segment_rows)?;
+        let filter = Arc::clone(&self.index.filter);
+        let fresh = Self::load_with(connection, self.segment_rows, filter)?;
         let tail = std::mem::replace(&mut *fresh.index.tail_mut(), Tail::after(0, 0));
         *self.index.tail_mut() = tail;
         *self = Self { index: self.index.clone(), ..fresh };
@@ -213,7 +223,7 @@ impl IndexWriter {
 
     fn begin_merge(&mut self) {
         let frozen = self.index.tail_mut().freeze(self.segment_rows);
-        self.merge = Some(Merge::of(frozen));
+        self.merge = Some(Merge::of(frozen, Arc::clone(&self.index.filter)));
     }
 
     /// Fills the tail with the log's rows after the mark: from what each commit left for that, and

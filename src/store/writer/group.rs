@@ -26,6 +26,12 @@ const GROUP_WRITES_MAX: usize = 512;
 /// The most bytes of bodies in one commit, beside the last one's.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// A group of so many writes is a sign of load: there is more to come at once.
+const GATHER_WRITES_MIN: usize = 4;
+
+/// The longest that a group is gathered for.
+const GATHER_MAX: Duration = Duration::from_millis(1);
+
 /// How long a failing store waits before it tries the disk again.
 const RECOVER_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -49,11 +55,20 @@ pub(in crate::store) struct Writer {
     connection: Option<SqliteConnection>,
     /// What is known of the present failure, if there is one.
     outage: Option<Outage>,
+    last: LastGroup,
     sequences: Sequences,
     index: IndexWriter,
     directory: Directory,
     listener: Box<dyn CommitListener>,
     healthy: watch::Sender<bool>,
+}
+
+/// What is remembered of the last group.
+#[derive(Default)]
+struct LastGroup {
+    writes: usize,
+    /// From its beginning to its last answer.
+    took: Duration,
 }
 
 /// A failure of the storage from which an attempt to recover has failed.
@@ -93,6 +108,7 @@ impl Writer {
             database,
             connection: Some(connection),
             outage: None,
+            last: LastGroup::default(),
             sequences: Sequences::default(),
             index,
             directory,
@@ -105,8 +121,11 @@ impl Writer {
     pub(in crate::store) fn run(mut self) {
         while let Some(first) = self.wait() {
             let mut group = Vec::new();
+            self.gather();
             let stop = self.collect(first, &mut group);
+            let (writes, begin) = (group.len(), Instant::now());
             self.write(group);
+            self.last = LastGroup { writes, took: begin.elapsed() };
             if stop {
                 break;
             }
@@ -126,6 +145,19 @@ impl Writer {
                 // It is logged where it fails.
                 Err(RecvTimeoutError::Timeout) => drop(self.recover()),
             }
+        }
+    }
+
+    /// Under load, lets as much time pass as the last commit took before the next one, so that about
+    /// twice as many messages share it: that saves syncs and the pages that a commit writes again, and
+    /// leaves the processor to those who bring and fetch. At rest nobody waits.
+    fn gather(&self) {
+        if self.last.writes >= GATHER_WRITES_MIN {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "on a thread of its own, for the time itself"
+            )]
+            std::thread::sleep(self.last.took.min(GATHER_MAX));
         }
     }
 
