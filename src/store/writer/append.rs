@@ -87,7 +87,8 @@ impl Draft {
         let Some(row) = row.flatten() else {
             return Ok(Err(damaged()));
         };
-        let message = row.into_message(transaction.connection, transaction.directory)?;
+        let mut names = log::Names::new(transaction.directory);
+        let message = row.into_message(transaction.connection, &mut names)?;
         let Ok(earlier) = message else {
             return Ok(Err(damaged()));
         };
