@@ -127,6 +127,11 @@ impl ContentType {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The text; empty when nothing was said.
+    pub fn into_string(self) -> String {
+        self.0
+    }
 }
 
 /// A sender's idempotency key: 1 to 64 characters of visible ASCII.
