@@ -13,9 +13,17 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::domain::limits::SUBSCRIPTIONS_PER_USER_MAX;
 use crate::domain::{Message, Timestamp, UserId};
 
-/// The messages that wait for a user's slowest follower before it has to read from the store. They
-/// are shared with the other followers, and stay bounded at a body's limit each.
-const RING_MESSAGES: usize = 16;
+/// The batches that wait for a user's slowest follower before it has to read from the store. They are
+/// shared with the user's other followers.
+const RING_BATCHES: usize = 16;
+
+/// The size at which a batch ends: bodies, and [`MESSAGE_OVERHEAD_BYTES`] for each message. Commits of
+/// many messages to one user take few places of the ring, and a follower that stalls keeps no more
+/// than 1 MiB, or a message a place where the messages are larger.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// What a message takes beside its body, generously.
+const MESSAGE_OVERHEAD_BYTES: usize = 512;
 
 /// Where committed messages are announced and followers registered. Cloning gives another handle.
 #[derive(Clone, Default)]
@@ -31,11 +39,15 @@ struct Channel {
     departed: Option<Timestamp>,
 }
 
+/// Messages that were committed to one mailbox, in its order; never empty.
+#[derive(Debug)]
+pub struct Batch(Vec<Arc<Message>>);
+
 /// What a follower is told.
 #[derive(Debug, Clone)]
 pub enum Signal {
-    /// A message was committed to the mailbox.
-    Committed(Arc<Message>),
+    /// These messages were committed to the mailbox.
+    Committed(Arc<Batch>),
     /// Something was missed, or may have been: read from the store.
     Reread,
 }
@@ -80,18 +92,26 @@ impl Hub {
     }
 
     /// Announces messages to those who follow a mailbox that they entered. Blocks for nobody.
+    ///
+    /// A mailbox's messages go out together: one place of its ring and one wake-up of its followers
+    /// for all that a commit brought them, up to the size of a batch.
     pub fn publish(&self, messages: &[Arc<Message>]) {
         let channels = self.read();
         if channels.is_empty() {
             return;
         }
+        let mut announcements: HashMap<UserId, Announcement<'_>> = HashMap::new();
         for message in messages {
             let (sender, receiver) = (message.sender.id, message.receiver.id);
-            announce(&channels, receiver, message);
-            if sender != receiver {
-                announce(&channels, sender, message);
+            for user in [Some(receiver), (sender != receiver).then_some(sender)] {
+                let followed = user.and_then(|user| Some((user, channels.get(&user)?)));
+                if let Some((user, channel)) = followed {
+                    let new = || Announcement { channel, batch: Vec::new(), bytes: 0 };
+                    announcements.entry(user).or_insert_with(new).add(message);
+                }
             }
         }
+        announcements.into_values().for_each(Announcement::send);
     }
 
     /// Tells every follower to read from the store.
@@ -123,10 +143,35 @@ impl Hub {
     }
 }
 
-fn announce(channels: &Channels, user: UserId, message: &Arc<Message>) {
-    if let Some(channel) = channels.get(&user) {
+/// What is to be announced to the followers of one user.
+struct Announcement<'a> {
+    channel: &'a Channel,
+    batch: Vec<Arc<Message>>,
+    bytes: usize,
+}
+
+impl Announcement<'_> {
+    fn add(&mut self, message: &Arc<Message>) {
+        let bytes = message.content.body.as_bytes().len() + MESSAGE_OVERHEAD_BYTES;
+        if !self.batch.is_empty() && self.bytes + bytes > BATCH_BYTES_MAX {
+            let full = Self { batch: std::mem::take(&mut self.batch), ..*self };
+            full.send();
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
+        self.batch.push(Arc::clone(message));
+    }
+
+    fn send(self) {
         // It fails only without receivers, and then there is nobody to tell.
-        let _ = channel.sender.send(Signal::Committed(Arc::clone(message)));
+        let _ = self.channel.sender.send(Signal::Committed(Arc::new(Batch(self.batch))));
+    }
+}
+
+impl Batch {
+    /// The messages.
+    pub fn messages(&self) -> &[Arc<Message>] {
+        &self.0
     }
 }
 
@@ -141,7 +186,7 @@ fn tidy(channels: &mut Channels, user: UserId) {
 
 impl Default for Channel {
     fn default() -> Self {
-        let sender = broadcast::Sender::new(RING_MESSAGES);
+        let sender = broadcast::Sender::new(RING_BATCHES);
         Self { sender, departures: 0, departed: None }
     }
 }
@@ -223,10 +268,13 @@ mod tests {
         })
     }
 
-    async fn next_sequence(follower: &mut Follower) -> Option<i64> {
+    /// The sequences of the next batch; none when it is to be read from the store.
+    async fn next_sequences(follower: &mut Follower) -> Vec<i64> {
         match follower.next().await {
-            Signal::Committed(message) => Some(message.receiver_sequence.get()),
-            Signal::Reread => None,
+            Signal::Committed(batch) => {
+                batch.messages().iter().map(|message| message.receiver_sequence.get()).collect()
+            }
+            Signal::Reread => Vec::new(),
         }
     }
 
@@ -239,20 +287,36 @@ mod tests {
             hub.register(ALICE).expect("room"),
         ];
         hub.publish(&[message(1), message(2)]);
+        hub.publish(&[message(3)]);
         for follower in &mut followers {
-            assert_eq!(next_sequence(follower).await, Some(1));
-            assert_eq!(next_sequence(follower).await, Some(2));
+            assert_eq!(next_sequences(follower).await, [1, 2], "one signal a commit");
+            assert_eq!(next_sequences(follower).await, [3]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_bounded() {
+        let hub = Hub::default();
+        let mut follower = hub.register(BOB).expect("room");
+        let count = 2 * BATCH_BYTES_MAX / MESSAGE_OVERHEAD_BYTES;
+        let messages: Vec<_> = (1..=i64::try_from(count).expect("few")).map(message).collect();
+        hub.publish(&messages);
+        let mut sequences = Vec::new();
+        while sequences.len() < count {
+            let batch = next_sequences(&mut follower).await;
+            assert!(batch.len() * MESSAGE_OVERHEAD_BYTES <= BATCH_BYTES_MAX);
+            sequences.extend(batch);
+        }
+        assert!(sequences.iter().copied().eq(1..=i64::try_from(count).expect("few")));
     }
 
     #[tokio::test]
     async fn a_follower_that_lags_is_told_to_read_and_then_goes_on() {
         let hub = Hub::default();
         let mut follower = hub.register(BOB).expect("room");
-        let more_than_the_ring: Vec<_> = (1..=40).map(message).collect();
-        hub.publish(&more_than_the_ring);
-        assert_eq!(next_sequence(&mut follower).await, None);
-        assert_eq!(next_sequence(&mut follower).await, Some(25), "what the ring still holds");
+        (1..=40).for_each(|sequence| hub.publish(&[message(sequence)]));
+        assert!(next_sequences(&mut follower).await.is_empty());
+        assert_eq!(next_sequences(&mut follower).await, [25], "what the ring still holds");
     }
 
     #[tokio::test]
@@ -260,7 +324,7 @@ mod tests {
         let hub = Hub::default();
         let mut follower = hub.register(BOB).expect("room");
         hub.reread();
-        assert_eq!(next_sequence(&mut follower).await, None);
+        assert!(next_sequences(&mut follower).await.is_empty());
     }
 
     #[test]

@@ -88,6 +88,16 @@ fn check_size(actual_bytes: usize, limit_bytes: usize) -> Result<(), BodyError> 
     }
 }
 
+/// Whether a text has at most `characters_max` characters, all of them ASCII and `allowed`: the answer
+/// for what is mostly right, without decoding it. What is wrong is for those to say who call it.
+pub(super) fn is_ascii_of(
+    text: &str,
+    characters_max: usize,
+    allowed: impl Fn(char) -> bool,
+) -> bool {
+    text.len() <= characters_max && text.bytes().all(|c| c.is_ascii() && allowed(c.into()))
+}
+
 /// What the sender said of the content's type: up to 128 characters of printable ASCII; empty when
 /// nothing was said.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -113,11 +123,15 @@ impl ContentType {
     /// # Errors
     /// [`ContentTypeError`] says which rule the text breaks.
     pub fn parse(text: String) -> Result<Self, ContentTypeError> {
+        let allowed = |c: char| matches!(c, ' '..='~');
+        if is_ascii_of(&text, CONTENT_TYPE_CHARACTERS_MAX, allowed) {
+            return Ok(Self(text));
+        }
         let characters = text.chars().count();
         if characters > CONTENT_TYPE_CHARACTERS_MAX {
             return Err(ContentTypeError::TooLong { characters });
         }
-        match text.chars().find(|c| !matches!(c, ' '..='~')) {
+        match text.chars().find(|c| !allowed(*c)) {
             Some(c) => Err(ContentTypeError::Character(c)),
             None => Ok(Self(text)),
         }
@@ -126,6 +140,11 @@ impl ContentType {
     /// The text; empty when nothing was said.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The text; empty when nothing was said.
+    pub fn into_string(self) -> String {
+        self.0
     }
 }
 
@@ -153,13 +172,16 @@ impl RequestId {
     /// # Errors
     /// [`RequestIdError`] says which rule the text breaks.
     pub fn parse(text: String) -> Result<Option<Self>, RequestIdError> {
+        let allowed = |c: char| c.is_ascii_graphic();
+        if is_ascii_of(&text, REQUEST_ID_CHARACTERS_MAX, allowed) {
+            return Ok((!text.is_empty()).then_some(Self(text)));
+        }
         let characters = text.chars().count();
         if characters > REQUEST_ID_CHARACTERS_MAX {
             return Err(RequestIdError::TooLong { characters });
         }
-        match text.chars().find(|c| !c.is_ascii_graphic()) {
+        match text.chars().find(|c| !allowed(*c)) {
             Some(c) => Err(RequestIdError::Character(c)),
-            None if text.is_empty() => Ok(None),
             None => Ok(Some(Self(text))),
         }
     }

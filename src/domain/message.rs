@@ -19,6 +19,12 @@ impl MessageId {
         Self(Uuid::from_bytes(bytes))
     }
 
+    /// Its text form.
+    pub fn to_text(&self) -> String {
+        // At once, not through a formatter: every message delivered takes this way.
+        self.0.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
+    }
+
     /// The 16 bytes that are stored.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::content::is_ascii_of;
 use super::limits::USERNAME_CHARACTERS_MAX;
 
 /// A user's name: 1 to 64 characters out of `A-Z a-z 0-9 . _ -`, beginning with a letter or a
@@ -89,11 +90,14 @@ impl UsernamePrefix {
 }
 
 fn check_characters(text: &str) -> Result<(), UsernameError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if is_ascii_of(text, USERNAME_CHARACTERS_MAX, allowed) {
+        return Ok(());
+    }
     let characters = text.chars().count();
     if characters > USERNAME_CHARACTERS_MAX {
         return Err(UsernameError::TooLong { characters });
     }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     match text.chars().find(|c| !allowed(*c)) {
         Some(c) => Err(UsernameError::Character(c)),
         None => Ok(()),

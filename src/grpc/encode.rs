@@ -1,25 +1,44 @@
 //! Domain terms into responses.
 
-use crate::domain::{Body, Message, Timestamp, UserId};
-use crate::messenger::{FollowEvent, UserView};
+use bytes::Bytes;
+
+use crate::domain::{Body, Content, ContentType, Message, Timestamp, UserId};
+use crate::messenger::{Delivery, FollowEvent, UserView};
 use crate::proto;
 use crate::proto::subscribe_response::Event;
 
 /// A message as `owner` sees it: under their own sequence, and with the request id only for its
 /// sender.
 pub(super) fn message(message: &Message, owner: UserId) -> proto::Message {
+    let Content { body, content_type } = &message.content;
+    with_content(message, owner, body.clone(), content_type.clone())
+}
+
+/// [`message`] for a message that is needed no more: its content is not copied.
+fn owned_message(mut message: Message, owner: UserId) -> proto::Message {
+    let body = std::mem::replace(&mut message.content.body, Body::Data(Bytes::new()));
+    let content_type = std::mem::take(&mut message.content.content_type);
+    with_content(&message, owner, body, content_type)
+}
+
+fn with_content(
+    message: &Message,
+    owner: UserId,
+    body: Body,
+    content_type: ContentType,
+) -> proto::Message {
     let is_sender = message.sender.id == owner;
     proto::Message {
-        message_id: message.id.to_string(),
+        message_id: message.id.to_text(),
         sequence: message.sequence_for(owner).unwrap_or_default().get(),
-        from_user: message.sender.name.to_string(),
-        to_user: message.receiver.name.to_string(),
+        from_user: message.sender.name.as_str().to_owned(),
+        to_user: message.receiver.name.as_str().to_owned(),
         send_time: Some(timestamp(message.send_time)),
-        body: Some(match &message.content.body {
-            Body::Text(text) => proto::message::Body::Text(text.clone()),
-            Body::Data(data) => proto::message::Body::Data(data.clone()),
+        body: Some(match body {
+            Body::Text(text) => proto::message::Body::Text(text),
+            Body::Data(data) => proto::message::Body::Data(data),
         }),
-        content_type: message.content.content_type.as_str().to_owned(),
+        content_type: content_type.into_string(),
         request_id: match &message.request_id {
             Some(request_id) if is_sender => request_id.as_str().to_owned(),
             _ => String::new(),
@@ -48,7 +67,10 @@ pub(super) fn event(event: FollowEvent, owner: UserId) -> proto::SubscribeRespon
                 last_sequence: range.last.get(),
             })
         }
-        FollowEvent::Message(message) => Event::Message(self::message(&message, owner)),
+        FollowEvent::Message(delivery) => Event::Message(match delivery {
+            Delivery::Stored(message) => owned_message(message, owner),
+            Delivery::Live(message) => self::message(&message, owner),
+        }),
         FollowEvent::CaughtUp(through) => {
             Event::CaughtUp(proto::CaughtUp { through_sequence: through.get() })
         }

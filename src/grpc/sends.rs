@@ -1,6 +1,8 @@
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use async_stream::stream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -14,16 +16,14 @@ use crate::domain::{Message, User};
 use crate::messenger::Messenger;
 use crate::proto::send_messages_response::Result as SendResult;
 use crate::proto::{SendMessagesRequest, SendMessagesResponse};
-use crate::store::StoreError;
+use crate::store::PendingMessage;
 
 /// The responses of one `SendMessages`.
 pub(super) type Sends = Pin<Box<dyn Stream<Item = Result<SendMessagesResponse, Status>> + Send>>;
 
-type Committed = Pin<Box<dyn Future<Output = Result<Arc<Message>, StoreError>> + Send>>;
-
 /// A request whose response is due.
 enum Due {
-    Accepted { committed: Committed, body_bytes: usize },
+    Accepted { pending: PendingMessage, body_bytes: usize },
     Refused(CallError),
 }
 
@@ -47,18 +47,34 @@ impl InWork {
         self.due.push_back(due);
     }
 
+    /// The first request's result, if it is there.
+    fn take_finished(&mut self) -> Option<Result<Arc<Message>, CallError>> {
+        let result = match self.due.front_mut()? {
+            Due::Refused(error) => Err(error.clone()),
+            Due::Accepted { pending, .. } => pending.if_committed()?.map_err(CallError::from),
+        };
+        self.pop();
+        Some(result)
+    }
+
     /// The first request's result. Cancel safe: a request that is not finished stays the first.
     async fn finish_first(&mut self) -> Result<Arc<Message>, CallError> {
-        let (result, body_bytes) = match self.due.front_mut() {
-            None => std::future::pending().await,
-            Some(Due::Refused(error)) => (Err(error.clone()), 0),
-            Some(Due::Accepted { committed, body_bytes }) => {
-                (committed.await.map_err(CallError::from), *body_bytes)
+        let result = poll_fn(|context| match self.due.front_mut() {
+            None => Poll::Pending,
+            Some(Due::Refused(error)) => Poll::Ready(Err(error.clone())),
+            Some(Due::Accepted { pending, .. }) => {
+                pending.poll_committed(context).map_err(CallError::from)
             }
-        };
-        self.due.pop_front();
-        self.body_bytes -= body_bytes;
+        })
+        .await;
+        self.pop();
         result
+    }
+
+    fn pop(&mut self) {
+        if let Some(Due::Accepted { body_bytes, .. }) = self.due.pop_front() {
+            self.body_bytes -= body_bytes;
+        }
     }
 }
 
@@ -72,6 +88,10 @@ enum End {
 
 /// One response a request, in order. Requests are accepted one after the other, which keeps the
 /// sender's order, and finish together, which lets them share commits.
+///
+/// All requests that are there are taken before it looks at anything else, and all responses that are
+/// there are given: what is done once for each wait, such as looking whether the stream is to end, is
+/// not done once for each message. Both are bounded by what may be in work.
 pub(super) fn stream(
     messenger: Messenger,
     sender: User,
@@ -91,15 +111,28 @@ pub(super) fn stream(
                 error = &mut stream_end, if end.is_none() => {
                     end = Some(End::Failed(error.into()));
                 }
-                request = requests.next(), if may_read => match request {
-                    Some(Ok(request)) => {
-                        in_work.push(accept(&messenger, &sender, request, body_bytes_max).await);
+                request = requests.next(), if may_read => {
+                    let mut next = Poll::Ready(request);
+                    while let Poll::Ready(request) = next {
+                        match request {
+                            Some(Ok(request)) => {
+                                let due = accept(&messenger, &sender, request, body_bytes_max);
+                                in_work.push(due.await);
+                            }
+                            Some(Err(status)) => {
+                                end = Some(End::Failed(broken(status, body_bytes_max)));
+                            }
+                            None => end = Some(End::Closed),
+                        }
+                        let may_read = end.is_none() && in_work.has_room();
+                        next = if may_read { at_hand(&mut requests).await } else { Poll::Pending };
                     }
-                    Some(Err(status)) => end = Some(End::Failed(broken(status, body_bytes_max))),
-                    None => end = Some(End::Closed),
-                },
+                }
                 result = in_work.finish_first(), if !in_work.due.is_empty() => {
                     yield Ok(response(result, &sender));
+                    while let Some(result) = in_work.take_finished() {
+                        yield Ok(response(result, &sender));
+                    }
                 }
                 else => break,
             }
@@ -108,6 +141,13 @@ pub(super) fn stream(
             yield Err(status);
         }
     })
+}
+
+/// The next request or the end of them, if it takes no waiting.
+async fn at_hand(
+    requests: &mut Streaming<SendMessagesRequest>,
+) -> Poll<Option<Result<SendMessagesRequest, Status>>> {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *requests).poll_next(context))).await
 }
 
 async fn accept(
@@ -122,7 +162,7 @@ async fn accept(
     };
     let body_bytes = outgoing.content.body.as_bytes().len();
     match messenger.accept(sender, outgoing).await {
-        Ok(pending) => Due::Accepted { committed: Box::pin(pending.committed()), body_bytes },
+        Ok(pending) => Due::Accepted { pending, body_bytes },
         Err(error) => Due::Refused(error.into()),
     }
 }

@@ -4,23 +4,25 @@
 //! Registering comes first, so that what is committed during the replay is in the channel when the
 //! replay ends, or shows as a lag. Duplicates are dropped by sequence.
 
-use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
+use std::vec;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::{Cursor, Messenger, MessengerError};
 use crate::domain::{Epoch, MailboxRange, Message, Sequence, Timestamp, User, UserId};
-use crate::hub::{Follower, Signal};
-use crate::store::{PageQuery, PageStart, Store};
+use crate::hub::{Batch, Follower, Signal};
+use crate::store::{Page, PageAhead, PageQuery, PageStart, Store};
 
 /// The most messages that a replay reads at a time.
-const REPLAY_PAGE_MESSAGES: usize = 256;
+const REPLAY_PAGE_MESSAGES: usize = 512;
 
-/// The bytes of bodies at which a replay's page ends: with the ring of the hub, what a slow reader
-/// holds of the server's memory beside its connection's buffers.
-const REPLAY_PAGE_BYTES: usize = 256 * 1024;
+/// The bytes of bodies at which a replay's page ends. Two such pages, one being delivered and one read
+/// ahead, are what a slow reader holds of the server's memory beside a share of the hub's ring and
+/// its connection's buffers.
+const REPLAY_PAGE_BYTES: usize = 128 * 1024;
 
 /// Where a follower begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +49,7 @@ pub struct FollowRequest {
 }
 
 /// What a follower is given.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum FollowEvent {
     /// It stands. Always the first.
     Started {
@@ -59,11 +61,32 @@ pub enum FollowEvent {
         range: MailboxRange,
     },
     /// The next entry.
-    Message(Arc<Message>),
+    Message(Delivery),
     /// History is delivered up to here; from now on it is live. Once.
     CaughtUp(Sequence),
     /// Nothing for a while; everything up to here is delivered.
     Heartbeat(Sequence),
+}
+
+/// A message on its way to a follower: its own copy from the store, or shared with all whom it is
+/// announced to.
+#[derive(Debug)]
+pub enum Delivery {
+    /// From the store.
+    Stored(Message),
+    /// As it was committed.
+    Live(Arc<Message>),
+}
+
+impl Deref for Delivery {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        match self {
+            Self::Stored(message) => message,
+            Self::Live(message) => message,
+        }
+    }
 }
 
 /// A mailbox being followed. Dropping it ends it.
@@ -74,6 +97,9 @@ pub struct Follow {
     received_only: bool,
     heartbeat_interval: Duration,
     next_heartbeat: Instant,
+    /// Whether something was delivered since `next_heartbeat` was set, so that it is set again before
+    /// the next wait: the clock is read once a wait, not once a message.
+    has_delivered: bool,
     /// Everything up to here is delivered, or skipped by `received_only`.
     delivered: Sequence,
     phase: Phase,
@@ -82,8 +108,17 @@ pub struct Follow {
 
 enum Phase {
     Starting(MailboxRange),
-    Replaying { page: VecDeque<Arc<Message>>, page_is_last: bool },
-    Live,
+    Replaying {
+        page: vec::IntoIter<Message>,
+        page_is_last: bool,
+        /// The page after it, if it is being read already.
+        ahead: Option<PageAhead>,
+    },
+    Live {
+        /// What is announced, and how much of it is taken.
+        batch: Option<Arc<Batch>>,
+        taken: usize,
+    },
 }
 
 /// Notes in the store that the user was there until now. They stay online until the note is on disk,
@@ -122,6 +157,7 @@ impl Messenger {
             received_only: request.received_only,
             heartbeat_interval: request.heartbeat_interval,
             next_heartbeat: Instant::now() + request.heartbeat_interval,
+            has_delivered: false,
             delivered,
             phase: Phase::Starting(state.range),
             caught_up: false,
@@ -135,6 +171,26 @@ impl Follow {
     /// # Errors
     /// The store's.
     pub async fn next(&mut self) -> Result<FollowEvent, MessengerError> {
+        loop {
+            if let Some(event) = self.at_hand() {
+                return Ok(event);
+            }
+            let heartbeat = self.heartbeat_due();
+            match &mut self.phase {
+                Phase::Live { .. } => match timeout_at(heartbeat, self.follower.next()).await {
+                    Ok(Signal::Committed(batch)) => self.phase = Phase::live(Some(batch)),
+                    Ok(Signal::Reread) => self.phase = Phase::replay(),
+                    Err(_) => return Ok(self.heartbeat()),
+                },
+                // A long replay can have nothing to deliver to one who only wants what they received.
+                _ if Instant::now() >= heartbeat => return Ok(self.heartbeat()),
+                _ => self.read_page().await?,
+            }
+        }
+    }
+
+    /// The next event, if it takes no waiting.
+    pub fn at_hand(&mut self) -> Option<FollowEvent> {
         let event = loop {
             let step = match &mut self.phase {
                 Phase::Starting(range) => {
@@ -142,32 +198,36 @@ impl Follow {
                     self.phase = Phase::replay();
                     Some(self.started(range))
                 }
-                Phase::Replaying { page, page_is_last } => match page.pop_front() {
-                    Some(message) => self.deliver(message),
+                Phase::Replaying { page, page_is_last, .. } => match page.next() {
+                    Some(message) => self.deliver(Delivery::Stored(message)),
                     None if *page_is_last => self.turn_live(),
-                    None if Instant::now() >= self.next_heartbeat => {
-                        Some(FollowEvent::Heartbeat(self.delivered))
-                    }
-                    None => {
-                        self.read_page().await?;
-                        None
-                    }
+                    None => return None,
                 },
-                Phase::Live => match timeout_at(self.next_heartbeat, self.follower.next()).await {
-                    Ok(Signal::Committed(message)) => self.take_live(message),
-                    Ok(Signal::Reread) => {
-                        self.phase = Phase::replay();
-                        None
-                    }
-                    Err(_) => Some(FollowEvent::Heartbeat(self.delivered)),
-                },
+                Phase::Live { batch, taken } => {
+                    let message = Arc::clone(batch.as_ref()?.messages().get(*taken)?);
+                    *taken += 1;
+                    self.take_live(message)
+                }
             };
             if let Some(event) = step {
                 break event;
             }
         };
-        self.next_heartbeat = Instant::now() + self.heartbeat_interval;
-        Ok(event)
+        self.has_delivered = true;
+        Some(event)
+    }
+
+    /// When the next heartbeat is due: an interval after the last event.
+    fn heartbeat_due(&mut self) -> Instant {
+        if std::mem::take(&mut self.has_delivered) {
+            self.next_heartbeat = Instant::now() + self.heartbeat_interval;
+        }
+        self.next_heartbeat
+    }
+
+    fn heartbeat(&mut self) -> FollowEvent {
+        self.has_delivered = true;
+        FollowEvent::Heartbeat(self.delivered)
     }
 
     fn started(&self, range: MailboxRange) -> FollowEvent {
@@ -175,7 +235,7 @@ impl Follow {
     }
 
     fn turn_live(&mut self) -> Option<FollowEvent> {
-        self.phase = Phase::Live;
+        self.phase = Phase::live(None);
         let first_time = !std::mem::replace(&mut self.caught_up, true);
         first_time.then_some(FollowEvent::CaughtUp(self.delivered))
     }
@@ -188,40 +248,58 @@ impl Follow {
             return None;
         }
         if sequence == self.delivered.next() {
-            return self.deliver(message);
+            return self.deliver(Delivery::Live(message));
         }
         self.phase = Phase::replay();
         None
     }
 
-    fn deliver(&mut self, message: Arc<Message>) -> Option<FollowEvent> {
+    fn deliver(&mut self, message: Delivery) -> Option<FollowEvent> {
         self.delivered = message.sequence_for(self.owner)?;
         let wanted = !self.received_only || message.is_received_by(self.owner);
         wanted.then_some(FollowEvent::Message(message))
     }
 
-    /// Reads all entries, sent ones too, so that the page proves its density.
+    /// Takes the next page, and lets the one after it be read while this one is delivered.
     async fn read_page(&mut self) -> Result<(), MessengerError> {
-        let query = PageQuery {
+        let ahead = match &mut self.phase {
+            Phase::Replaying { ahead, .. } => ahead.take(),
+            _ => None,
+        };
+        let Page { messages, has_more, .. } = match ahead {
+            Some(ahead) => ahead.page().await?,
+            None => self.store.page_in_turn(self.page_after(self.delivered)).await?,
+        };
+        let last = messages.last().and_then(|message| message.sequence_for(self.owner));
+        let ahead = last.filter(|_| has_more).and_then(|last| {
+            let query = self.page_after(last);
+            self.store.page_ahead(query)
+        });
+        let page = messages.into_iter();
+        self.phase = Phase::Replaying { page, page_is_last: !has_more, ahead };
+        Ok(())
+    }
+
+    /// All entries, sent ones too, so that the page proves its density.
+    fn page_after(&self, after: Sequence) -> PageQuery {
+        PageQuery {
             owner: self.owner,
-            start: PageStart::After(self.delivered),
+            start: PageStart::After(after),
             peer: None,
             received_only: false,
             messages_max: REPLAY_PAGE_MESSAGES,
             bytes_max: REPLAY_PAGE_BYTES,
-        };
-        let page = self.store.page_in_turn(query).await?;
-        self.phase = Phase::Replaying {
-            page: page.messages.into_iter().map(Arc::new).collect(),
-            page_is_last: !page.has_more,
-        };
-        Ok(())
+        }
     }
 }
 
 impl Phase {
     /// A replay whose first page is still to be read.
     fn replay() -> Self {
-        Self::Replaying { page: VecDeque::new(), page_is_last: false }
+        Self::Replaying { page: Vec::new().into_iter(), page_is_last: false, ahead: None }
+    }
+
+    fn live(batch: Option<Arc<Batch>>) -> Self {
+        Self::Live { batch, taken: 0 }
     }
 }

@@ -12,7 +12,7 @@ use crate::store::Store;
 
 pub use self::directory::{UserPage, UserView};
 pub use self::error::{Cursor, MessengerError, Role};
-pub use self::follow::{Follow, FollowEvent, FollowRequest, FollowStart};
+pub use self::follow::{Delivery, Follow, FollowEvent, FollowRequest, FollowStart};
 pub use self::read::{MessagePage, PageRequest};
 pub use self::send::Outgoing;
 

@@ -22,10 +22,11 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use self::directory::Directory;
 use self::error::failed;
@@ -124,7 +125,7 @@ struct Inner {
 #[must_use]
 pub struct StoreGuard {
     store: Store,
-    thread: JoinHandle<()>,
+    thread: std::thread::JoinHandle<()>,
     request_keys: RequestKeysReader,
     folder: DataFolder,
 }
@@ -132,6 +133,10 @@ pub struct StoreGuard {
 /// A message whose place in its sender's order is settled; the answer comes when it is on disk.
 #[must_use]
 pub struct PendingMessage(Accepted<Arc<Message>>);
+
+/// A page that is being read before it is asked for.
+#[must_use]
+pub struct PageAhead(JoinHandle<Result<Page, StoreError>>);
 
 /// A mailbox at one moment: what it holds and what was acknowledged of it, in one snapshot.
 #[derive(Debug, Clone, Copy)]
@@ -324,6 +329,17 @@ impl Store {
         self.0.readers.read_in_turn(move |c| pages::read(c, &directory, &index, &query)).await
     }
 
+    /// Begins to read the page that a follower will ask for next; `None` when no connection is free
+    /// at the moment. It waits for none, since a follower that waits in turn must take its turn, and
+    /// one whose client does not read would not.
+    pub fn page_ahead(&self, query: PageQuery) -> Option<PageAhead> {
+        let (directory, index) = (self.0.directory.clone(), self.0.index.clone());
+        self.0
+            .readers
+            .read_ahead(move |c| pages::read(c, &directory, &index, &query))
+            .map(PageAhead)
+    }
+
     /// What a mailbox holds and what was acknowledged of it.
     ///
     /// # Errors
@@ -342,6 +358,16 @@ impl Store {
     }
 }
 
+impl PageAhead {
+    /// The page.
+    ///
+    /// # Errors
+    /// As of [`Store::page_in_turn`].
+    pub async fn page(self) -> Result<Page, StoreError> {
+        readers::finished(self.0).await
+    }
+}
+
 impl PendingMessage {
     /// The committed message; for a repeated request id the first one.
     ///
@@ -350,5 +376,19 @@ impl PendingMessage {
     /// [`StoreError::Failing`] when it is unknown whether the message was stored.
     pub async fn committed(self) -> Result<Arc<Message>, StoreError> {
         self.0.answer().await
+    }
+
+    /// [`committed`](Self::committed), step by step. Not to be called again once it has answered.
+    pub fn poll_committed(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Arc<Message>, StoreError>> {
+        self.0.poll_answer(context)
+    }
+
+    /// What `committed` would answer at once; `None` if it would wait. Not to be called again once
+    /// it has answered.
+    pub fn if_committed(&mut self) -> Option<Result<Arc<Message>, StoreError>> {
+        self.0.answer_at_hand()
     }
 }

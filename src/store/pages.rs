@@ -7,7 +7,7 @@ use super::StoreError;
 use super::directory::Directory;
 use super::error::{failed, is_damage};
 use super::index::{Entry, Filter, Index, Listing, PageStart};
-use super::log::{self, LogRow};
+use super::log::{self, LogRow, Names};
 use crate::domain::{MailboxRange, Message, Sequence, UserId};
 
 /// Which messages a page holds.
@@ -54,11 +54,12 @@ pub(super) fn read(
     let Rows { rows, end } = rows(connection, query, &entries, damaged_at)?;
     let mut has_more = !matches!(end, RowsEnd::Complete);
     let mut density = Density::new(query, &range);
+    let mut names = Names::new(directory);
     let mut messages = Vec::with_capacity(rows.len());
     for (entry, row) in rows {
         let expected = density.every_entry().then_some(density.expected);
         let whole = match row {
-            Some(row) => row.into_message(connection, directory).map_err(failed)?.ok(),
+            Some(row) => row.into_message(connection, &mut names).map_err(failed)?.ok(),
             None => None,
         };
         match whole.filter(|message| density.admits(&entry, message)) {

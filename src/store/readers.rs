@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
+use tokio::task::JoinHandle;
 use tracing::error;
 
 use super::admission::{Admission, NotAdmitted, Place};
@@ -61,14 +62,33 @@ impl Readers {
         self.run(place, read).await
     }
 
+    /// Begins [`read`](Self::read) at once, whether or not anyone waits for what it returns; `None`
+    /// when no connection is free.
+    pub(super) fn read_ahead<T, F>(&self, read: F) -> Option<JoinHandle<Result<T, StoreError>>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut SqliteConnection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let place = self.admission.try_enter(1).ok()?;
+        Some(self.start(place, read))
+    }
+
     async fn run<T, F>(&self, place: Place, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut SqliteConnection) -> Result<T, StoreError> + Send + 'static,
+    {
+        finished(self.start(place, read)).await
+    }
+
+    fn start<T, F>(&self, place: Place, read: F) -> JoinHandle<Result<T, StoreError>>
     where
         T: Send + 'static,
         F: FnOnce(&mut SqliteConnection) -> Result<T, StoreError> + Send + 'static,
     {
         let (idle, database) = (Arc::clone(&self.idle), Arc::clone(&self.database));
         // The place goes along: a caller that gives up does not free a connection still in use.
-        let task = tokio::task::spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             let _place = place;
             // A read that panicked took its connection with it.
             let connection = lock(&idle).pop();
@@ -80,11 +100,6 @@ impl Readers {
             }
             lock(&idle).push(connection);
             outcome
-        });
-        task.await.unwrap_or_else(|error| {
-            // Only a panic in `read` or the end of the runtime fails a join.
-            error!(%error, "a read was cut off");
-            Err(StoreError::Failing)
         })
     }
 
@@ -108,6 +123,15 @@ impl Readers {
         self.admission.close();
         lock(&self.idle).clear();
     }
+}
+
+/// What a read that was started came to.
+pub(super) async fn finished<T>(read: JoinHandle<Result<T, StoreError>>) -> Result<T, StoreError> {
+    read.await.unwrap_or_else(|error| {
+        // Only a panic in the read or the end of the runtime fails a join.
+        error!(%error, "a read was cut off");
+        Err(StoreError::Failing)
+    })
 }
 
 fn lock(idle: &Mutex<Vec<SqliteConnection>>) -> MutexGuard<'_, Vec<SqliteConnection>> {

@@ -94,7 +94,8 @@ impl Draft {
         let Some(row) = row.flatten() else {
             return Ok(Some(Err(damaged())));
         };
-        let message = row.into_message(transaction.connection, transaction.directory)?;
+        let mut names = log::Names::new(transaction.directory);
+        let message = row.into_message(transaction.connection, &mut names)?;
         let Ok(earlier) = message else {
             return Ok(Some(Err(damaged())));
         };

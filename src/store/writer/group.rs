@@ -197,7 +197,9 @@ impl Writer {
         match self.commit(&mut group) {
             Ok(appended) => {
                 self.listener.committed(&appended);
-                for queued in group {
+                // The last one first: a stream of sends waits for its answers in order, so that it
+                // wakes up once, when all of them are there.
+                for queued in group.into_iter().rev() {
                     queued.job.committed();
                 }
             }

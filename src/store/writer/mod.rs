@@ -8,10 +8,13 @@ mod group;
 mod jobs;
 mod sequences;
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::mpsc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 pub use self::append::Draft;
 pub(super) use self::group::{Transaction, Writer};
@@ -121,9 +124,23 @@ pub(super) fn queue(limit_bytes: usize, admission_wait: Duration) -> (WriteQueue
 pub(super) struct Accepted<T>(oneshot::Receiver<Result<T, StoreError>>);
 
 impl<T> Accepted<T> {
-    pub(super) async fn answer(self) -> Result<T, StoreError> {
+    pub(super) async fn answer(mut self) -> Result<T, StoreError> {
+        poll_fn(|context| self.poll_answer(context)).await
+    }
+
+    /// [`answer`](Self::answer), step by step. Not to be called again once it has answered.
+    pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<T, StoreError>> {
         // The writer answers everything it took; it drops a reply only when it panicked.
-        self.0.await.unwrap_or(Err(StoreError::Failing))
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(StoreError::Failing)))
+    }
+
+    /// The answer, if it is there. Not to be called again once it has answered.
+    pub(super) fn answer_at_hand(&mut self) -> Option<Result<T, StoreError>> {
+        match self.0.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Closed) => Some(Err(StoreError::Failing)),
+        }
     }
 }
 
