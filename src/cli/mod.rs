@@ -107,7 +107,8 @@ fn run(cli: &Cli, is_server_named: bool) -> anyhow::Result<()> {
         // one that the command line names.
         return bench::run(is_server_named.then(|| cli.connection.server()), args);
     }
-    let runtime = Builder::new_multi_thread()
+    // One thread is enough for a command's own doings; a server has its own for its connections.
+    let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the threads of the runtime")?;

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
@@ -45,6 +46,10 @@ pub(super) struct Args {
     /// How long open calls may go on after a stop was asked for, in milliseconds [default: 8000].
     #[arg(long, env = "PEERPOST_DRAIN_DEADLINE_MS", value_name = "MILLISECONDS")]
     drain_deadline_ms: Option<u64>,
+
+    /// The threads that serve connections [default: one for each core but one].
+    #[arg(long, env = "PEERPOST_WORKERS", value_name = "N", value_parser = workers)]
+    workers: Option<NonZero<usize>>,
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
@@ -70,6 +75,13 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
+/// A number of threads: more than a few for each core only take turns.
+pub(super) fn workers(text: &str) -> Result<NonZero<usize>, String> {
+    const MAX: usize = 1024;
+    let count = text.parse::<NonZero<usize>>().ok().filter(|count| count.get() <= MAX);
+    count.ok_or_else(|| format!("must be 1 to {MAX}"))
+}
+
 fn options(args: &Args) -> anyhow::Result<Options> {
     let mut options = Options::new(&args.data_dir);
     options.listen = args.listen;
@@ -78,6 +90,9 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     }
     if let Some(milliseconds) = args.drain_deadline_ms {
         options.drain_deadline = Duration::from_millis(milliseconds);
+    }
+    if let Some(workers) = args.workers {
+        options.workers = workers;
     }
     Ok(options)
 }

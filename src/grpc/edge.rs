@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,14 +30,22 @@ const BEARER: &str = "bearer";
 
 /// Wraps the messaging service: recognises the caller, for whom the handler finds a
 /// [`User`](crate::domain::User) among the request's extensions, and keeps the call's deadline.
-#[derive(Clone)]
-pub struct Edge<S> {
+pub struct Edge<S>(Arc<Parts<S>>);
+
+/// Shared, since every call takes them along.
+struct Parts<S> {
     /// Takes requests that carry a body.
     sends: S,
     /// Takes all others, which are small.
     others: S,
     authenticator: Authenticator,
     body_bytes_max: usize,
+}
+
+impl<S> Clone for Edge<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
 /// What the edge has to know of a method.
@@ -66,12 +75,12 @@ impl Edge<MessagingServiceServer<Messaging>> {
         // Decoded up to twice the limit, so that a body over it is told its size; beyond that a
         // request is refused unread.
         let send_bytes_max = 2 * body_bytes_max + REQUEST_BYTES_MAX;
-        Self {
+        Self(Arc::new(Parts {
             sends: server.clone().max_decoding_message_size(send_bytes_max),
             others: server.max_decoding_message_size(REQUEST_BYTES_MAX),
             authenticator,
             body_bytes_max,
-        }
+        }))
     }
 }
 
@@ -81,7 +90,11 @@ impl<S: NamedService> NamedService for Edge<S> {
 
 impl<S, B> Service<Request<B>> for Edge<S>
 where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     S::Future: Send,
     B: Send + 'static,
 {
@@ -95,15 +108,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let edge = self.clone();
+        let parts = Arc::clone(&self.0);
         Box::pin(async move {
-            Ok(edge.handle(request).await.unwrap_or_else(|e| Status::from(e).into_http()))
+            Ok(parts.handle(request).await.unwrap_or_else(|e| Status::from(e).into_http()))
         })
     }
 }
 
-impl<S> Edge<S> {
-    async fn handle<B>(self, mut request: Request<B>) -> Result<Response<Body>, CallError>
+impl<S: Clone> Parts<S> {
+    async fn handle<B>(&self, mut request: Request<B>) -> Result<Response<Body>, CallError>
     where
         S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
     {
@@ -119,7 +132,7 @@ impl<S> Edge<S> {
             .unwrap_or(Err(CallError::DeadlineExceeded))
     }
 
-    async fn call_as_caller<B>(self, mut request: Request<B>) -> Result<Response<Body>, CallError>
+    async fn call_as_caller<B>(&self, mut request: Request<B>) -> Result<Response<Body>, CallError>
     where
         S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
     {
@@ -141,7 +154,7 @@ impl<S> Edge<S> {
             Err(error) => return Err(error),
         }
         let carries_body = method == Method::Send;
-        let mut service = if carries_body { self.sends } else { self.others };
+        let mut service = if carries_body { &self.sends } else { &self.others }.clone();
         let Ok(response) = service.call(request).await;
         let error = undetailed(response.headers())
             .and_then(|status| codec::request_error(&status, carries_body, self.body_bytes_max));

@@ -3,6 +3,7 @@
 
 mod codec;
 mod decode;
+mod dispatch;
 mod edge;
 mod encode;
 mod error;
@@ -13,6 +14,7 @@ mod stream_end;
 mod subscription;
 mod until_drain;
 
+pub use self::dispatch::Dispatch;
 pub use self::edge::Edge;
 pub use self::health::{Availability, Health};
 pub use self::service::{Messaging, SeenAddress};

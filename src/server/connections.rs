@@ -1,22 +1,26 @@
+use std::convert::Infallible;
+use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::service::Routes;
-use tower::ServiceExt as _;
+use tonic::body::Body;
 use tracing::{debug, warn};
 
 use super::socket::{Received, Socket};
+use super::workers::Workers;
 use crate::domain::limits::METADATA_BYTES_MAX;
 use crate::grpc::SeenAddress;
 
@@ -51,14 +55,59 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const CUT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The connections of a server and all tasks on them.
-pub(super) struct Connections {
-    routes: Routes,
-    tasks: TaskTracker,
+pub(super) struct Connections<S> {
+    workers: Workers,
+    services: S,
     places: Arc<Semaphore>,
     /// Cancelled: no new calls, end when the open ones have.
     drain: CancellationToken,
     /// Cancelled: end now.
     cut: CancellationToken,
+}
+
+/// What answers the calls.
+pub trait Services:
+    tower::Service<
+        Request<Incoming>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Services for S where
+    S: tower::Service<
+            Request<Incoming>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// The services, as they are called over a connection from this address.
+struct Seen<S> {
+    services: S,
+    address: SeenAddress,
+}
+
+impl<S: Services> hyper::service::Service<Request<Incoming>> for Seen<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> S::Future {
+        request.extensions_mut().insert(self.address);
+        // Always ready, as gRPC services are.
+        self.services.clone().call(request)
+    }
 }
 
 /// Runs hyper's tasks, a call each, so that they can be waited for. They end with their connection.
@@ -75,25 +124,31 @@ where
     }
 }
 
-impl Connections {
-    pub(super) fn new(routes: Routes, connections_max: usize) -> Self {
-        Self {
-            routes,
-            tasks: TaskTracker::new(),
+impl<S: Services> Connections<S> {
+    pub(super) fn new(
+        services: S,
+        connections_max: usize,
+        workers: NonZero<usize>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            workers: Workers::start(workers)?,
+            services,
             places: Arc::new(Semaphore::new(connections_max)),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
-        }
+        })
     }
 
-    /// Accepts connections and serves them in tasks of their own, for ever.
+    /// Accepts connections and has the workers serve them, for ever.
     pub(super) async fn accept(&self, listener: TcpListener) {
         loop {
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
                 return;
             };
-            match listener.accept().await {
-                Ok((stream, remote)) => self.spawn(stream, remote, place),
+            let accepted = listener.accept().await;
+            // Off this event loop; the worker's takes it.
+            match accepted.and_then(|(stream, remote)| Ok((stream.into_std()?, remote))) {
+                Ok((stream, remote)) => self.hand_over(stream, remote, place),
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "lost a connection"),
                 Err(error) => {
                     warn!(%error, "cannot accept connections");
@@ -103,69 +158,70 @@ impl Connections {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit) {
-        let socket = match Socket::new(stream, self.tasks.clone()) {
-            Ok(socket) => socket,
-            Err(error) => {
-                debug!(%error, "lost a connection");
-                return;
-            }
-        };
-        let received = socket.received();
-        let routes = self.routes.clone().map_request(move |mut request: http::Request<_>| {
-            request.extensions_mut().insert(SeenAddress(remote.ip()));
-            request
-        });
-        let connection = http2::Builder::new(Tracked(self.tasks.clone()))
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_header_list_size(METADATA_BYTES_MAX)
-            .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
-            .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-            .keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .serve_connection(TokioIo::new(socket), TowerToHyperService::new(routes));
+    /// Gives a connection to a worker. What is under way has a place each, which bounds it.
+    fn hand_over(&self, stream: net::TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit) {
+        let services = Seen { services: self.services.clone(), address: SeenAddress(remote.ip()) };
         let (drain, cut) = (self.drain.clone(), self.cut.clone());
-        self.tasks.spawn(async move {
-            let _place = place;
-            tokio::pin!(connection);
-            let outcome = tokio::select! {
-                outcome = &mut connection => outcome,
-                () = silence(&received) => Ok(()),
-                () = drain.cancelled() => {
-                    if received.has_preface() {
-                        connection.as_mut().graceful_shutdown();
-                    } else {
-                        // A client that has not begun has nothing to finish.
-                        return;
-                    }
-                    tokio::select! {
-                        outcome = &mut connection => outcome,
-                        () = cut.cancelled() => Ok(()),
-                    }
-                }
-            };
-            if let Err(error) = outcome {
+        self.workers.spawn(move |tasks, connected| async move {
+            let _held = (place, connected);
+            if let Err(error) = serve(stream, services, tasks, drain, cut).await {
                 debug!(%error, %remote, "a connection ended");
             }
         });
     }
 
     /// Lets the open calls end, and cuts what is left at `deadline`. Returns how many tasks it cut.
-    pub(super) async fn drain(&self, deadline: Instant) -> usize {
+    pub(super) async fn drain(self, deadline: Instant) -> usize {
         self.drain.cancel();
-        self.tasks.close();
-        if timeout_at(deadline, self.tasks.wait()).await.is_ok() {
-            return 0;
-        }
-        let left = self.tasks.len();
+        let left = match timeout_at(deadline, self.workers.idle()).await {
+            Ok(()) => 0,
+            Err(_) => self.workers.tasks(),
+        };
         self.cut.cancel();
-        if timeout(CUT_DEADLINE, self.tasks.wait()).await.is_err() {
-            warn!(tasks = self.tasks.len(), "calls go on without their connections");
+        let cut_deadline = Instant::now() + CUT_DEADLINE;
+        if timeout_at(cut_deadline, self.workers.idle()).await.is_err() {
+            warn!(tasks = self.workers.tasks(), "calls went on without their connections");
         }
+        self.workers.stop(cut_deadline).await;
         left
+    }
+}
+
+/// Serves a connection until it ends, its calls have ended after `drain`, or `cut`.
+async fn serve(
+    stream: net::TcpStream,
+    services: Seen<impl Services>,
+    tasks: TaskTracker,
+    drain: CancellationToken,
+    cut: CancellationToken,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let socket = Socket::new(TcpStream::from_std(stream)?, tasks.clone())?;
+    let received = socket.received();
+    let connection = http2::Builder::new(Tracked(tasks))
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(METADATA_BYTES_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .serve_connection(TokioIo::new(socket), services);
+    tokio::pin!(connection);
+    tokio::select! {
+        outcome = &mut connection => return Ok(outcome?),
+        () = silence(&received) => return Ok(()),
+        () = drain.cancelled() => {}
+    }
+    if !received.has_preface() {
+        // A client that has not begun has nothing to finish.
+        return Ok(());
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        outcome = &mut connection => Ok(outcome?),
+        () = cut.cancelled() => Ok(()),
     }
 }
 

@@ -5,8 +5,11 @@
 
 mod connections;
 mod socket;
+mod workers;
 
+use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +22,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{info, warn};
 
-use self::connections::Connections;
+use self::connections::{Connections, Services};
+pub use self::workers::workers_default;
 use crate::auth::Authenticator;
 use crate::domain::Message;
 use crate::domain::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT};
-use crate::grpc::{Availability, Edge, Health, Messaging, UntilDrain};
+use crate::grpc::{Availability, Dispatch, Edge, Health, Messaging, UntilDrain};
 use crate::hub::Hub;
 use crate::messenger::Messenger;
 use crate::proto;
+use crate::proto::messaging_service_server::MessagingServiceServer;
 use crate::store::{self, CommitListener, OpenError, Store, StoreGuard};
 
 /// How a server is set up.
@@ -44,6 +49,8 @@ pub struct Options {
     /// The most connections at a time; more wait to be accepted. Default
     /// [`CONNECTIONS_MAX_DEFAULT`].
     pub connections_max: usize,
+    /// The threads that serve connections. Default [`workers_default`].
+    pub workers: NonZero<usize>,
 }
 
 impl Options {
@@ -55,6 +62,7 @@ impl Options {
             body_bytes_max: BODY_BYTES_DEFAULT,
             drain_deadline: DRAIN_DEADLINE_DEFAULT,
             connections_max: CONNECTIONS_MAX_DEFAULT,
+            workers: workers_default(),
         }
     }
 }
@@ -80,8 +88,11 @@ pub enum StartError {
         /// Where.
         address: SocketAddr,
         /// The operating system's reason.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// The threads that serve connections.
+    #[error("cannot start the threads that serve connections: {0}")]
+    Workers(io::Error),
     /// The descriptors that reflection serves do not fit together.
     #[error("cannot set up reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -105,15 +116,16 @@ const STORE_CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Server {
     listener: TcpListener,
     local_addr: SocketAddr,
-    routes: Routes,
+    connections: Connections<Served>,
     availability: watch::Sender<Availability>,
     store: Store,
     store_guard: StoreGuard,
     /// Cancelled when the streams shall end.
     drain: CancellationToken,
     drain_deadline: Duration,
-    connections_max: usize,
 }
+
+type Served = Dispatch<Edge<MessagingServiceServer<Messaging>>>;
 
 /// What happens on commit: the hub is told.
 struct Announcer(Hub);
@@ -140,53 +152,64 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     let (store, store_guard) = open_store(&options, hub.clone()).await?;
     let drain = CancellationToken::new();
     let (availability, reported) = watch::channel(Availability::Serving);
-    let bound = match routes(&options, &store, hub, reported, &drain) {
-        Ok(routes) => listen(options.listen).await.map(|(l, address)| (l, address, routes)),
-        Err(error) => Err(error),
+    let bound = async {
+        let services = services(&options, &store, hub, reported, &drain)?;
+        let (listener, local_addr) = listen(options.listen).await?;
+        let connections = Connections::new(services, options.connections_max, options.workers)
+            .map_err(StartError::Workers)?;
+        Ok((listener, local_addr, connections))
     };
-    let (listener, local_addr, routes) = match bound {
+    let (listener, local_addr, connections) = match bound.await {
         Ok(bound) => bound,
         Err(error) => {
             store_guard.close().await;
             return Err(error);
         }
     };
-    let (drain_deadline, connections_max) = (options.drain_deadline, options.connections_max);
+    let drain_deadline = options.drain_deadline;
     Ok(Server {
         listener,
         local_addr,
-        routes,
+        connections,
         availability,
         store,
         store_guard,
         drain,
         drain_deadline,
-        connections_max,
     })
 }
 
-/// Serves `routes` on `listener`, over connections set up exactly as a [`Server`]'s, until `shutdown`
+/// Serves `service` on `listener`, over connections set up exactly as a [`Server`]'s, until `shutdown`
 /// is cancelled; what is open then is cut at the drain deadline. For measuring what the transport
 /// costs without the service behind it.
-pub async fn serve_routes(
+///
+/// # Errors
+/// When the threads that serve connections cannot be started.
+pub async fn serve_alone<S>(
     listener: TcpListener,
-    routes: Routes,
+    service: S,
+    workers: NonZero<usize>,
     shutdown: CancellationToken,
     drain_deadline: Duration,
-) {
-    let connections = Connections::new(routes, CONNECTIONS_MAX_DEFAULT);
+) -> io::Result<()>
+where
+    Dispatch<S>: Services,
+{
+    let services = Dispatch::new(service, Routes::default());
+    let connections = Connections::new(services, CONNECTIONS_MAX_DEFAULT, workers)?;
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = connections.accept(listener) => {}
     }
     connections.drain(Instant::now() + drain_deadline).await;
+    Ok(())
 }
 
 async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), OpenError> {
     let store_options = store::Options::new(&options.data_dir);
     let opening =
         tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(Announcer(hub))));
-    opening.await.unwrap_or_else(|error| Err(OpenError::Thread(std::io::Error::other(error))))
+    opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -197,13 +220,13 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
 }
 
 /// Everything that is served: messaging behind its [`Edge`], health and reflection.
-fn routes(
+fn services(
     options: &Options,
     store: &Store,
     hub: Hub,
     availability: watch::Receiver<Availability>,
     drain: &CancellationToken,
-) -> Result<Routes, StartError> {
+) -> Result<Served, StartError> {
     let authenticator = Authenticator::new(store.clone());
     let messaging = Messaging::new(
         authenticator.clone(),
@@ -217,11 +240,11 @@ fn routes(
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    Ok(Routes::new(Edge::new(messaging, authenticator, options.body_bytes_max))
-        .add_service(Health::service(availability))
+    let others = Routes::new(Health::service(availability))
         .add_service(UntilDrain::new(reflection().build_v1()?, drain.clone()))
-        .add_service(UntilDrain::new(reflection().build_v1alpha()?, drain.clone()))
-        .prepare())
+        .add_service(UntilDrain::new(reflection().build_v1alpha()?, drain.clone()));
+    let messaging = Edge::new(messaging, authenticator, options.body_bytes_max);
+    Ok(Dispatch::new(messaging, others))
 }
 
 impl Server {
@@ -236,7 +259,7 @@ impl Server {
     /// # Errors
     /// [`RunError`] when the store could not finish in time; what was acknowledged is on disk.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let connections = Connections::new(self.routes, self.connections_max);
+        let connections = self.connections;
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             () = connections.accept(self.listener) => Ok(()),

@@ -21,14 +21,25 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(100);
 /// The bytes with which an HTTP/2 client begins (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
 
+/// A write this small waits for the next one or for the flush: room for the heads of some frames.
+const HELD_BYTES_MAX: usize = 64;
+
 /// A connection's socket. It knows whether its client has begun to speak HTTP/2, and it outlives
 /// its connection until the client has hung up, or for a moment.
 ///
 /// A socket that is closed while the client still sends is reset, and a reset makes the client lose
 /// what it has not read: the last responses, and the status that tells why the stream ended.
+///
+/// It does not offer vectored writes: h2 would then end a write with each payload of 256 bytes or
+/// more, to save its copy, and make a system call for every answer. Without, it gathers payloads of
+/// up to 1 KiB. A larger one it writes after what it has gathered, such as the frame's head; so what
+/// is small is held here for as long, and goes out together with the payload.
 pub(super) struct Socket {
     /// There until the drop.
     stream: Option<TcpStream>,
+    /// The first `held_bytes` of `held` are written and not yet sent.
+    held: [u8; HELD_BYTES_MAX],
+    held_bytes: usize,
     received: Received,
     tasks: TaskTracker,
 }
@@ -50,16 +61,40 @@ impl Socket {
         // Without it small responses wait for the client's acknowledgements.
         stream.set_nodelay(true)?;
         socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
-        Ok(Self { stream: Some(stream), received: Received::default(), tasks })
+        let (held, held_bytes) = ([0; HELD_BYTES_MAX], 0);
+        Ok(Self { stream: Some(stream), held, held_bytes, received: Received::default(), tasks })
     }
 
     pub(super) fn received(&self) -> Received {
         self.received.clone()
     }
 
-    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
-        let stream = self.get_mut().stream.as_mut();
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        let stream = self.stream.as_mut();
         stream.map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Sends what is held and then `bytes`, or as much of both as the socket takes. Returns how many
+    /// of `bytes` it took: more than none, unless there are none.
+    fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        while self.held_bytes > 0 {
+            let held = self.held;
+            let slices = [IoSlice::new(&held[..self.held_bytes]), IoSlice::new(bytes)];
+            let sent = ready!(self.stream()?.poll_write_vectored(context, &slices))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_held = sent.min(self.held_bytes);
+            self.held.copy_within(of_held..self.held_bytes, 0);
+            self.held_bytes -= of_held;
+            if sent > of_held {
+                return Poll::Ready(Ok(sent - of_held));
+            }
+        }
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.stream()?.poll_write(context, bytes)
     }
 }
 
@@ -85,7 +120,7 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(self.as_mut().stream()?.poll_read(context, buffer))?;
+        ready!(self.stream()?.poll_read(context, buffer))?;
         self.received.0.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
@@ -93,30 +128,63 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(context, bytes)
+        let end = self.held_bytes + bytes.len();
+        if end > HELD_BYTES_MAX {
+            return self.poll_send(context, bytes);
+        }
+        let begin = self.held_bytes;
+        self.held[begin..end].copy_from_slice(bytes);
+        self.held_bytes = end;
+        Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(context, &[]))?;
         self.stream()?.poll_flush(context)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(context, &[]))?;
         self.stream()?.poll_shutdown(context)
     }
+}
 
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(context, slices)
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_held_goes_out_first_and_at_the_flush() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address"));
+        let (accepted, client) = tokio::join!(listener.accept(), client);
+        let mut client = client.expect("connects");
+        let tasks = TaskTracker::new();
+        let (stream, _) = accepted.expect("a connection");
+        let mut socket = Socket::new(stream, tasks).expect("a socket");
+
+        // Writes on either side of the limit, after each other in every way; some fill the socket.
+        let sizes = [9, 40, 15, 1, 63, 64, 65, 9, 100_000, 1, 1, 3_000_000, 64, 64, 7];
+        let sent: Vec<_> = sizes.iter().zip(1_u8..).map(|(n, byte)| vec![byte; *n]).collect();
+        let all = sent.concat();
+        let mut received = vec![0; all.len()];
+        let (written, read) = tokio::join!(
+            async {
+                for bytes in &sent {
+                    socket.write_all(bytes).await?;
+                }
+                socket.flush().await
+            },
+            client.read_exact(&mut received)
+        );
+        written.expect("written");
+        read.expect("read");
+        assert!(received == all, "other bytes arrived");
     }
 }

@@ -4,6 +4,7 @@
 //! token is looked at, nothing is stored, nothing is delivered.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,14 +14,15 @@ use tokio::net::TcpListener;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::BoxStream;
-use tonic::service::Routes;
 use tonic::{Request, Response, Streaming};
 
 use crate::cli::output;
+use crate::cli::serve::workers;
 use crate::cli::signals::StopSignals;
 use crate::proto;
 use crate::proto::messaging_service_server::{MessagingService, MessagingServiceServer};
 use crate::proto::subscribe_response::Event;
+use crate::server::workers_default;
 
 /// The hidden command that runs it.
 pub(in crate::cli) const COMMAND: &str = "bench-noop-server";
@@ -37,6 +39,10 @@ pub(in crate::cli) struct Args {
     /// The size of their bodies.
     #[arg(long, default_value_t = 100)]
     body_bytes: usize,
+
+    /// As the real server's.
+    #[arg(long, env = "PEERPOST_WORKERS", value_parser = workers, default_value_t = workers_default())]
+    workers: NonZero<usize>,
 }
 
 /// Serves until it is told to stop.
@@ -48,15 +54,16 @@ pub(in crate::cli) async fn run(args: &Args) -> anyhow::Result<()> {
     output::line(&format!("peerpost listens on http://{}", listener.local_addr()?))?;
     let service =
         Noop { message: message(args.body_bytes), mailbox_messages: args.mailbox_messages };
-    let routes = Routes::new(MessagingServiceServer::new(service)).prepare();
+    let service = MessagingServiceServer::new(service);
     let shutdown = CancellationToken::new();
     let on_stop = shutdown.clone();
-    let serve = crate::server::serve_routes(listener, routes, shutdown, DRAIN_DEADLINE);
-    tokio::join!(serve, async move {
+    let serve =
+        crate::server::serve_alone(listener, service, args.workers, shutdown, DRAIN_DEADLINE);
+    let (served, ()) = tokio::join!(serve, async move {
         stop.next().await;
         on_stop.cancel();
     });
-    Ok(())
+    served.context("cannot serve")
 }
 
 /// A message in the shape that the real server answers with.
