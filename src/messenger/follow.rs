@@ -204,7 +204,11 @@ impl Follow {
                     None => return None,
                 },
                 Phase::Live { batch, taken } => {
-                    let message = Arc::clone(batch.as_ref()?.messages().get(*taken)?);
+                    let Some(message) = batch.as_ref()?.messages().get(*taken).cloned() else {
+                        // One who waits holds nothing of what was delivered.
+                        *batch = None;
+                        return None;
+                    };
                     *taken += 1;
                     self.take_live(message)
                 }

@@ -300,8 +300,8 @@ impl LogRow {
     }
 }
 
-/// Rows up to this size are laid out on the stack and hashed at once, which for so few bytes is
-/// several times as fast as piece by piece; the bodies of longer ones are not copied.
+/// Rows up to this size are laid out on the stack and hashed at once, without an allocation and without
+/// a hasher that has to be set up; the bodies of longer ones are not copied.
 const SMALL_ROW_BYTES_MAX: usize = 512;
 
 /// The checksum of a row: XXH3-64 over every other column, each number in 8 bytes (little endian),
