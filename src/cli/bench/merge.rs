@@ -29,6 +29,10 @@ const UNSURE_PART: u64 = 16;
 /// after it is done.
 const AROUND_PART: u64 = 8;
 
+/// This part of them counts neither way when that begins, since the disk may still be busy with what
+/// was sent faster before.
+const SETTLING_PART: u64 = 32;
+
 /// For the most that can be sent, of which half is then offered.
 const SENDS_AT_MOST_RATE: u64 = 30_000;
 
@@ -135,6 +139,8 @@ fn is_merging(committed: u64) -> Option<bool> {
 struct Phases {
     begin: Instant,
     committed: u64,
+    /// How much is committed when latencies begin to count.
+    settled: u64,
     merging: Latencies,
     quiet: Latencies,
     slice: Latencies,
@@ -148,6 +154,7 @@ impl Phases {
         Self {
             begin,
             committed,
+            settled: committed,
             merging: Latencies::default(),
             quiet: Latencies::default(),
             slice: Latencies::default(),
@@ -163,6 +170,7 @@ impl Phases {
             let mut phases = phases.lock().unwrap_or_else(PoisonError::into_inner);
             phases.end_slice();
             phases.committed = committed;
+            phases.settled = committed + MERGE_MESSAGES / SETTLING_PART;
         }
         Box::new(move |latency| {
             phases.lock().unwrap_or_else(PoisonError::into_inner).done(latency);
@@ -172,6 +180,7 @@ impl Phases {
     fn done(&mut self, latency: Duration) {
         self.committed += 1;
         match is_merging(self.committed) {
+            _ if self.committed <= self.settled => {}
             Some(true) => self.merging.record(latency),
             Some(false) => self.quiet.record(latency),
             None => {}
@@ -215,7 +224,9 @@ mod tests {
     #[test]
     fn latencies_are_told_apart_by_what_was_committed() {
         let phases = Arc::new(Mutex::new(Phases::new(0)));
-        let mut observe = Phases::observer(&phases, MERGE_MESSAGES - 10);
+        let settling = MERGE_MESSAGES / SETTLING_PART;
+        let mut observe = Phases::observer(&phases, MERGE_MESSAGES - settling - 10);
+        (0..settling).for_each(|_| observe(Duration::from_millis(50)));
         (0..9).for_each(|_| observe(Duration::from_millis(1)));
         (0..5).for_each(|_| observe(Duration::from_millis(20)));
         let mut phases = phases.lock().expect("not poisoned");
