@@ -16,7 +16,7 @@ use super::{mailboxes, merge, sends};
 const ROUNDS: u32 = 2;
 
 /// Shorter than elsewhere: the points of a line show by each other how much they are worth.
-const ROUND_MAX: Duration = Duration::from_millis(1500);
+const ROUND_MAX: Duration = Duration::from_secs(1);
 
 const IN_FLIGHT_MAX: usize = 512;
 const TENTHS: u32 = 10;
