@@ -30,6 +30,9 @@ const SYNC_ROUND: Duration = Duration::from_millis(700);
 /// The mailbox that is read.
 pub(super) const CATCH_UP_MESSAGES: u64 = 100_000;
 
+/// A round of what shows its median soon.
+const SHORT_ROUND: Duration = Duration::from_secs(1);
+
 const PAIR_RATE: f64 = 200.0;
 const RESTARTS: u32 = 5;
 
@@ -165,11 +168,14 @@ impl Bench {
     async fn pair(&mut self) -> anyhow::Result<()> {
         let (noop, server, pace) = (&self.noop, &self.server, self.pace);
         let sync_round = SYNC_ROUND.min(pace.round);
-        let paced = one_pair(Load { rate: Some(PAIR_RATE), ..pace.calls(1, 16) });
+        let brief = pace.at_most(SHORT_ROUND);
+        let paced = |pace: Pace| one_pair(Load { rate: Some(PAIR_RATE), ..pace.calls(1, 16) });
+        // At so low a rate a tail takes long to show.
+        let long = Pace { round: 2 * pace.round, ..pace };
         let mut all = vec![
-            Contender::sends("no-op unary, 1 in flight", noop, pace.calls(1, 1)).await?,
-            Contender::sends("no-op unary, 200/s", noop, paced.clone()).await?,
-            Contender::live("live, one pair at 200/s", server, paced).await?,
+            Contender::sends("no-op unary, 1 in flight", noop, brief.calls(1, 1)).await?,
+            Contender::sends("no-op unary, 200/s", noop, paced(brief)).await?,
+            Contender::live("live, one pair at 200/s", server, paced(long)).await?,
         ];
         let file = self.folder.join("sync");
         let (mut data_syncs, mut full_syncs) = (None::<Figures>, None::<Figures>);
