@@ -25,9 +25,6 @@ const ROWS_IN_FLIGHT: usize = 2048;
 /// Registrations in flight: full groups again.
 const REGISTRATIONS_IN_FLIGHT: usize = 1024;
 
-/// Those who send what is stored, beside those who receive it.
-const SENDERS: usize = 16;
-
 /// So many of the receivers the bench can call as.
 const TOKENS_KEPT_MAX: usize = 256;
 
@@ -60,17 +57,18 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    /// Opens the store in this folder, and registers so many who receive bodies of this size.
+    /// Opens the store in this folder, and registers so many who send bodies of this size, and so many
+    /// who receive them.
     pub(super) async fn open(
         folder: &Path,
-        receivers: usize,
+        (senders, receivers): (usize, usize),
         body_bytes: usize,
     ) -> anyhow::Result<Self> {
         let options = store::Options::new(folder);
         let opening = move || store::open(&options, Box::new(Unannounced));
         let (store, guard) = tokio::task::spawn_blocking(opening).await??;
         let prefix = fleet::prefix()?;
-        let (senders, _) = register(&store, &format!("{prefix}s"), SENDERS).await?;
+        let (senders, _) = register(&store, &format!("{prefix}s"), senders).await?;
         let (registered, tokens) = register(&store, &prefix, receivers).await?;
         let population = Population { prefix, count: receivers, tokens };
         let body = Body::data(Bytes::from(vec![b'x'; body_bytes]), BODY_BYTES_CEILING)?;

@@ -24,6 +24,9 @@ const BOUND: Bound = Bound::AtLeast(0.85);
 /// The part of the messages that is stored when it is the users who are many.
 const STORED_WITH_MANY_USERS: u64 = 5;
 
+/// Those who send what is stored first.
+const SENDERS: usize = 16;
+
 /// A server that was filled before it started.
 pub(super) struct Grown {
     pub(super) what: String,
@@ -43,7 +46,8 @@ pub(super) async fn grow(
 ) -> anyhow::Result<Grown> {
     let label = format!("storing: {what}");
     let filled = progress::waited(&label, async {
-        let mut filling = Filling::open(&data_dir, users, Load::default().body_bytes).await?;
+        let mut filling =
+            Filling::open(&data_dir, (SENDERS, users), Load::default().body_bytes).await?;
         let filled = filling.append(Extent::Count(messages)).await;
         let population = filling.close().await;
         anyhow::Ok((population, filled?))

@@ -55,7 +55,9 @@ pub(super) async fn rows(
     load: &Load,
     duration: Duration,
 ) -> anyhow::Result<Figures> {
-    let mut filling = Filling::open(folder, load.users, load.body_bytes).await?;
+    // As many who send as in the load: how many pages of the indexes are written depends on it.
+    let users = (load.workers(), load.users);
+    let mut filling = Filling::open(folder, users, load.body_bytes).await?;
     let appended = filling.append(Extent::Duration(duration));
     let figures = progress::waited("rows without gRPC", appended).await;
     filling.close().await;
