@@ -98,7 +98,8 @@ impl Workers {
 
 impl Worker {
     fn start(number: usize, stop: CancellationToken) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime =
+            Builder::new_current_thread().enable_all().global_queue_interval(1).build()?;
         let event_loop = runtime.handle().clone();
         let (ends, ended) = oneshot::channel();
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {

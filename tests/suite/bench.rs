@@ -103,6 +103,45 @@ fn limits_stand_beside_the_result() {
     }
 }
 
+/// Rounds too short to mean anything, on stores that have hardly grown.
+const BRIEF: [&str; 8] = [
+    "--duration",
+    "0.1",
+    "--warm-up",
+    "0.05",
+    "--growth-messages",
+    "1000",
+    "--growth-users",
+    "150,200",
+];
+
+#[test]
+fn growth_stands_beside_a_server_that_is_nearly_empty() {
+    let report = report(&[&["--limits", "--only", "t8"], &BRIEF[..]].concat());
+    let targets = report["targets"].as_array().expect("a list");
+    let of = |what: &str| targets.iter().filter(|t| t["what"].as_str() == Some(what)).count();
+    for load in ["send, 256 in flight", "stream, 1 stream", "stream, 4 streams", "catch-up"] {
+        for grown in ["1,000 messages", "150 users", "200 users"] {
+            assert_eq!(of(&format!("{load}: {grown}")), 1, "{report}");
+        }
+    }
+    assert_eq!(of("catch-up, spread over the log: 1,000 messages"), 1, "{report}");
+    assert!(targets.iter().all(|t| t["id"] == "T8" && number(&t["value"]) > 0.0), "{report}");
+}
+
+#[test]
+fn a_sweep_has_a_point_for_each_step() {
+    let swept = report(&[&["--sweep", "rate"], &BRIEF[..]].concat());
+    let points = swept["points"].as_array().expect("a list");
+    let rates: Vec<f64> = points.iter().map(|point| number(&point["x"])).collect();
+    assert!(rates.len() == 10 && rates.is_sorted(), "{rates:?}");
+    let swept = report(&[&["--sweep", "users"], &BRIEF[..]].concat());
+    let names: Vec<_> = swept["points"].as_array().into_iter().flatten().collect();
+    let names: Vec<_> = names.iter().filter_map(|point| point["name"].as_str()).collect();
+    let lines = ["stored without gRPC", "send, 256 in flight", "stream, 1 stream", "catch-up"];
+    assert_eq!(names, lines, "{swept}");
+}
+
 #[test]
 fn a_table_is_for_people() {
     let folder = TempDir::new().expect("a temporary folder can be made");
@@ -126,6 +165,9 @@ fn options_that_do_not_go_together_are_refused() {
         &["send", "--pipelined"][..],
         &["live", "--body-bytes", "4"],
         &["send", "--own-connections"],
+        &["send", "--only", "T1"],
+        &["send", "--sweep", "rate"],
+        &["--limits", "--only", "T11"],
     ] {
         let output = bench(folder.path(), arguments);
         assert!(!output.status.success(), "{arguments:?}");

@@ -10,6 +10,7 @@ use tonic::Request;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
+use super::filling::Population;
 use super::options::Load;
 use super::random::Random;
 use crate::proto::messaging_service_client::MessagingServiceClient;
@@ -52,6 +53,32 @@ impl Fleet {
     /// Connects to a server and registers the users of a load: its receivers, and one sender for
     /// each worker.
     pub(super) async fn raise(uri: &str, load: &Load) -> anyhow::Result<Arc<Self>> {
+        let mut fleet = Self::connected(uri, load, prefix()?, load.users).await?;
+        fleet.receiver_tokens = fleet.register(&fleet.prefix, load.users).await?;
+        Ok(Arc::new(fleet))
+    }
+
+    /// The same with receivers who are registered already.
+    pub(super) async fn raise_for(
+        uri: &str,
+        load: &Load,
+        receivers: &Population,
+    ) -> anyhow::Result<Arc<Self>> {
+        let mut fleet =
+            Self::connected(uri, load, receivers.prefix.clone(), receivers.count).await?;
+        let tokens = receivers.tokens.iter();
+        fleet.receiver_tokens =
+            tokens.map(|token| bearer(&token.reveal())).collect::<Result<_, _>>()?;
+        Ok(Arc::new(fleet))
+    }
+
+    /// Connects, and registers the senders.
+    async fn connected(
+        uri: &str,
+        load: &Load,
+        prefix_of_receivers: String,
+        receivers: usize,
+    ) -> anyhow::Result<Self> {
         let mut clients = Vec::with_capacity(load.connections);
         for _ in 0..load.connections {
             clients.push(connect(uri).await?);
@@ -59,15 +86,14 @@ impl Fleet {
         let mut fleet = Self {
             uri: uri.to_owned(),
             clients,
-            prefix: format!("bench-{:016x}-", getrandom::u64()?),
-            receivers: load.users,
+            prefix: prefix_of_receivers,
+            receivers,
             sender_tokens: Vec::new(),
             receiver_tokens: Vec::new(),
         };
         let senders = load.workers().min(TOKENS_MAX);
-        fleet.sender_tokens = fleet.register(&format!("{}s", fleet.prefix), senders).await?;
-        fleet.receiver_tokens = fleet.register(&fleet.prefix, load.users).await?;
-        Ok(Arc::new(fleet))
+        fleet.sender_tokens = fleet.register(&format!("{}s", prefix()?), senders).await?;
+        Ok(fleet)
     }
 
     async fn register(
@@ -85,7 +111,7 @@ impl Fleet {
                     let request = RegisterRequest { username, ip_address: String::new() };
                     let token = client.register(request).await?.into_inner().token;
                     if user < TOKENS_MAX {
-                        tokens.push((user, format!("Bearer {token}").parse()?));
+                        tokens.push((user, bearer(&token)?));
                     }
                 }
                 anyhow::Ok(tokens)
@@ -181,7 +207,18 @@ pub(super) async fn connect(uri: &str) -> anyhow::Result<Client> {
     Ok(MessagingServiceClient::new(channel))
 }
 
-fn name(prefix: &str, user: usize) -> String {
+/// What the names of one run begin with, and no other name.
+pub(super) fn prefix() -> anyhow::Result<String> {
+    Ok(format!("bench-{:016x}-", getrandom::u64()?))
+}
+
+/// The metadata with which the owner of a token calls.
+fn bearer(token: &str) -> anyhow::Result<AsciiMetadataValue> {
+    format!("Bearer {token}").parse().context("a token is printable")
+}
+
+/// The n-th of those whose names begin so.
+pub(super) fn name(prefix: &str, user: usize) -> String {
     let mut name = String::with_capacity(prefix.len() + 8);
     name.push_str(prefix);
     name.push_str(&user.to_string());

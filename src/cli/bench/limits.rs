@@ -1,32 +1,19 @@
 //! What this machine can do at most: syncs of its disk, and rows into the store without gRPC.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bytes::Bytes;
 
+use super::filling::Filling;
 use super::meter::Figures;
-use super::options::Load;
+use super::options::{Extent, Load};
 use super::progress;
-use super::random::Random;
-use crate::domain::limits::BODY_BYTES_CEILING;
-use crate::domain::{
-    Body, Content, ContentType, Message, PeerAddress, RequestId, Token, User, Username,
-};
-use crate::store::{self, CommitListener, Draft, Store};
 
 /// What is written before each sync: a page.
 const PAGE_BYTES: usize = 4096;
-
-/// Messages handed to the store and not yet on disk: more than a group, so that groups are full.
-const ROWS_IN_FLIGHT: usize = 2048;
-
-const SENDERS: usize = 16;
 
 /// The two ways to have data on disk.
 #[derive(Debug, Clone, Copy)]
@@ -62,64 +49,17 @@ pub(super) async fn syncs(file: &Path, how: Sync, duration: Duration) -> anyhow:
         .with_context(|| format!("cannot sync in {}", file.display()))
 }
 
-/// Nobody is told.
-struct Unannounced;
-
-impl CommitListener for Unannounced {
-    fn committed(&self, _messages: &[Arc<Message>]) {}
-
-    fn reset(&self) {}
-}
-
 /// The rows of a load's messages into a store of their own, in full groups, without gRPC.
 pub(super) async fn rows(
     folder: &Path,
     load: &Load,
     duration: Duration,
 ) -> anyhow::Result<Figures> {
-    let options = store::Options::new(folder);
-    let opening = move || store::open(&options, Box::new(Unannounced));
-    let (store, guard) = tokio::task::spawn_blocking(opening).await??;
-    let figures = progress::waited("rows without gRPC", append(&store, load, duration)).await;
-    guard.close().await;
+    // As many who send as in the load: how many pages of the indexes are written depends on it.
+    let users = (load.workers(), load.users);
+    let mut filling = Filling::open(folder, users, load.body_bytes).await?;
+    let appended = filling.append(Extent::Duration(duration));
+    let figures = progress::waited("rows without gRPC", appended).await;
+    filling.close().await;
     figures
-}
-
-async fn append(store: &Store, load: &Load, duration: Duration) -> anyhow::Result<Figures> {
-    let senders = register(store, "s", SENDERS).await?;
-    let receivers = register(store, "r", load.users).await?;
-    let body = Bytes::from(vec![b'x'; load.body_bytes]);
-    let body = Body::data(body, BODY_BYTES_CEILING)?;
-    let mut random = Random::seeded()?;
-    let mut in_flight = VecDeque::with_capacity(ROWS_IN_FLIGHT);
-    let (begin, mut count) = (Instant::now(), 0_u64);
-    loop {
-        let is_over = begin.elapsed() >= duration;
-        if !is_over && in_flight.len() < ROWS_IN_FLIGHT {
-            let content = Content { body: body.clone(), content_type: ContentType::default() };
-            let draft = Draft {
-                sender: senders[random.below(senders.len())].clone(),
-                receiver: receivers[random.below(receivers.len())].clone(),
-                content,
-                request_id: RequestId::parse(random.request_id())?,
-            };
-            in_flight.push_back(store.append(draft).await?);
-        } else if let Some(first) = in_flight.pop_front() {
-            first.committed().await?;
-            count += 1;
-        } else {
-            return Ok(Figures::of_count(count, begin.elapsed()));
-        }
-    }
-}
-
-async fn register(store: &Store, prefix: &str, count: usize) -> anyhow::Result<Vec<User>> {
-    let address = PeerAddress::parse("127.0.0.1")?;
-    let mut users = Vec::with_capacity(count);
-    for number in 0..count {
-        let name = Username::parse(&format!("{prefix}{number}"))?;
-        let registered = store.register(name, address, Token::mint().hash(), None).await?;
-        users.push(registered.profile.user);
-    }
-    Ok(users)
 }

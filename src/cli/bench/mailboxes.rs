@@ -74,6 +74,12 @@ pub(super) async fn replay(fleet: &Fleet, messages: u64, times: u32) -> anyhow::
     progress::waited(&label, replays).await
 }
 
+/// How many messages the only receiver's mailbox holds.
+pub(super) async fn count(fleet: &Fleet) -> anyhow::Result<u64> {
+    let mut client = fleet::connect(&fleet.uri).await?;
+    read_through(&mut client, fleet).await
+}
+
 /// Subscribes from the beginning; how many messages came until the turn to live delivery.
 async fn read_through(client: &mut Client, fleet: &Fleet) -> anyhow::Result<u64> {
     let start = Some(subscribe_request::Start::AfterSequence(0));

@@ -17,6 +17,9 @@ const DIGITS: u8 = 3;
 /// After so many failures in a row a run is given up.
 const FAILURES_IN_A_ROW_MAX: u64 = 1_000;
 
+/// Is told how long each call took, as it is done.
+pub(super) type Observer = Box<dyn FnMut(Duration) + Send>;
+
 /// Counts what the workers of a run do. Only what falls into the measured time counts.
 pub(super) struct Meter {
     schedule: Arc<Schedule>,
@@ -32,6 +35,7 @@ struct Counts {
     failures: u64,
     failures_in_a_row: u64,
     first_failure: Option<String>,
+    observer: Option<Observer>,
 }
 
 /// Latencies of a run, in milliseconds.
@@ -75,6 +79,35 @@ fn histogram() -> Histogram<u64> {
 
 fn record(latencies: &mut Histogram<u64>, latency: Duration) {
     latencies.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+}
+
+/// Latencies of which it is said elsewhere what they are of.
+pub(super) struct Latencies(Histogram<u64>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self(histogram())
+    }
+}
+
+impl Latencies {
+    pub(super) fn record(&mut self, latency: Duration) {
+        record(&mut self.0, latency);
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// `None` where there is none.
+    pub(super) fn latency(&self) -> Option<Latency> {
+        Latency::of(&self.0)
+    }
+
+    /// As of a run that took so long.
+    pub(super) fn figures(&self, elapsed: Duration) -> Figures {
+        Figures::new(self.0.len(), elapsed, self.0.clone())
+    }
 }
 
 impl Latency {
@@ -147,6 +180,11 @@ impl Figures {
 
 impl Meter {
     pub(super) fn new(schedule: Arc<Schedule>) -> Self {
+        Self::observed(schedule, None)
+    }
+
+    /// One that tells of each call.
+    pub(super) fn observed(schedule: Arc<Schedule>, observer: Option<Observer>) -> Self {
         let counts = Counts {
             latencies: histogram(),
             ended: 0,
@@ -154,6 +192,7 @@ impl Meter {
             failures: 0,
             failures_in_a_row: 0,
             first_failure: None,
+            observer,
         };
         Self { schedule, counts: Mutex::new(counts) }
     }
@@ -167,9 +206,13 @@ impl Meter {
         {
             counts.ended += 1;
         }
+        let latency = now.duration_since(arrival);
         if arrival >= self.schedule.measure_from {
-            record(&mut counts.latencies, now.duration_since(arrival));
+            record(&mut counts.latencies, latency);
             counts.last_end = now;
+        }
+        if let Some(observe) = &mut counts.observer {
+            observe(latency);
         }
     }
 

@@ -4,9 +4,13 @@
 //! Servers that it starts are processes of their own, so that the two share nothing else.
 
 mod child;
+mod contender;
+mod filling;
 mod fleet;
+mod growth;
 mod limits;
 mod mailboxes;
+mod merge;
 mod meter;
 pub(super) mod noop;
 mod options;
@@ -17,6 +21,7 @@ mod schedule;
 mod sends;
 mod single;
 mod suite;
+mod sweep;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
@@ -48,6 +53,10 @@ async fn measure(server: Option<&str>, args: &Args) -> anyhow::Result<()> {
         (Some(workload), server) => {
             let single = single::measure(server, workload, args).await?;
             print(&single, single.text(), args.json)
+        }
+        (None, None) if let Some(sweep) = args.sweep => {
+            let swept = sweep::measure(sweep, args).await?;
+            print(&swept, swept.text(), args.json)
         }
         (None, None) => {
             let suite = suite::measure(args).await?;

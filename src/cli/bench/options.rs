@@ -12,6 +12,8 @@ use crate::domain::limits::{BODY_BYTES_CEILING, STREAM_SENDS_IN_WORK_MAX};
 const IN_FLIGHT_DEFAULT: usize = 256;
 const CATCH_UP_MESSAGES_DEFAULT: u64 = 100_000;
 const REPLAYS: u32 = 5;
+const DURATION_DEFAULT: Duration = Duration::from_secs(10);
+const WARM_UP_DEFAULT: Duration = Duration::from_secs(2);
 pub(super) const IDLE_SUBSCRIBERS_DEFAULT: u64 = 10_000;
 
 /// A live message carries the moment of its sending in its body.
@@ -21,6 +23,8 @@ pub(super) const LIVE_BODY_BYTES_MIN: usize = 8;
 #[command(after_help = "\
 Examples:
   peerpost bench --limits                   everything, beside what this machine can do at most
+  peerpost bench --limits --only T8 --growth-messages 10000000 --growth-users 100000,1000000
+  peerpost bench --sweep in-flight --json   one line of a plot after the other
   peerpost bench send                       durable sends, 256 in flight over 4 connections
   peerpost bench send --rate 20000          the latency at 20,000 sends a second
   peerpost bench stream --connections 1     pipelined sends on one stream
@@ -35,15 +39,35 @@ and leaves them and their messages there. Latencies of a --rate count from when 
 from when it could at last be made (no coordinated omission).")]
 pub(in crate::cli) struct Args {
     /// What to measure. Not needed with --limits, which then measures everything.
-    #[arg(value_enum, required_unless_present = "limits")]
+    #[arg(value_enum, required_unless_present_any = ["limits", "sweep"])]
     pub(super) workload: Option<Workload>,
 
     /// Measure the limits of this machine in the same run, and print results as ratios of them.
     #[arg(long)]
     pub(super) limits: bool,
 
+    /// Of everything, only these targets, such as `T1,T3`; those that are measured together come
+    /// together.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "TARGETS",
+        value_delimiter = ',',
+        ignore_case = true,
+        requires = "limits",
+        conflicts_with = "workload"
+    )]
+    pub(super) only: Vec<TargetId>,
+
+    /// Measure again and again while one thing grows: the points of a plot.
+    #[arg(long, value_enum, value_name = "WHAT", conflicts_with_all = ["workload", "limits"])]
+    pub(super) sweep: Option<Sweep>,
+
     #[command(flatten)]
     pub(super) load: LoadArgs,
+
+    #[command(flatten)]
+    pub(super) growth: GrowthArgs,
 
     /// Where the temporary folder is made: on the disk that is to be measured [default: the
     /// system's folder for temporary files].
@@ -81,9 +105,10 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     users: u32,
 
-    /// How long to measure, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = positive)]
-    duration: f64,
+    /// How long to measure, in seconds; without a workload, how long each round of each thing takes
+    /// [default: 10; without a workload 2 or less].
+    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    duration: Option<f64>,
 
     /// How many calls to measure, instead of a duration; for `catch-up` the messages stored
     /// [default: 100000], for `idle` the subscribers [default: 10000].
@@ -94,9 +119,9 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "N", value_parser = positive)]
     rate: Option<f64>,
 
-    /// How long to run before measuring, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = not_negative)]
-    warm_up: f64,
+    /// How long to run before measuring, in seconds [default: 2; without a workload 0.4].
+    #[arg(long, value_name = "SECONDS", value_parser = not_negative)]
+    warm_up: Option<f64>,
 
     /// `live`: send on streams instead of by a call for each message.
     #[arg(long)]
@@ -105,6 +130,64 @@ pub(super) struct LoadArgs {
     /// `idle`: a connection for each subscriber.
     #[arg(long)]
     own_connections: bool,
+}
+
+/// How far a store is grown before it is measured again.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Growth (T7, T8 and the sweeps `messages` and `users`)")]
+pub(super) struct GrowthArgs {
+    /// Messages that are stored first. With many users a fifth of them is.
+    #[arg(
+        id = "growth-messages",
+        long = "growth-messages",
+        value_name = "N",
+        default_value_t = 1_000_000,
+        value_parser = clap::value_parser!(u64).range(1_000..=100_000_000)
+    )]
+    pub(super) messages: u64,
+
+    /// Users who are registered first and receive at random; one measurement for each number given.
+    #[arg(
+        id = "growth-users",
+        long = "growth-users",
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "100000",
+        value_parser = clap::value_parser!(u32).range(1..=10_000_000)
+    )]
+    pub(super) users: Vec<u32>,
+}
+
+/// The targets that this project holds itself to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[value(rename_all = "UPPER")]
+pub(super) enum TargetId {
+    T1,
+    T2,
+    T3,
+    T4,
+    T5,
+    T6,
+    T7,
+    T8,
+    T9,
+    T10,
+}
+
+/// What grows in a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Sweep {
+    /// Calls in flight, 1 to 512: the throughput of durable sends and of calls that do nothing.
+    InFlight,
+    /// The rate that is offered, 10 % to 90 % of the most: the latency of durable sends.
+    Rate,
+    /// Messages stored before: the throughput of durable sends, and of reading.
+    Messages,
+    /// Users who receive: the same.
+    Users,
+    /// Messages stored in the run, at half of the maximum rate: the latency while indexes are merged.
+    Merge,
 }
 
 /// What can be measured.
@@ -159,9 +242,9 @@ impl Default for Load {
             in_flight: IN_FLIGHT_DEFAULT,
             body_bytes: 100,
             users: 100,
-            extent: Extent::Duration(Duration::from_secs(10)),
+            extent: Extent::Duration(DURATION_DEFAULT),
             rate: None,
-            warm_up: Duration::from_secs(2),
+            warm_up: WARM_UP_DEFAULT,
             pipelined: false,
             own_connections: false,
             replays: REPLAYS,
@@ -177,6 +260,16 @@ impl Load {
 }
 
 impl LoadArgs {
+    /// How long to measure, where that was said.
+    pub(super) fn duration(&self) -> Option<Duration> {
+        self.duration.map(Duration::from_secs_f64)
+    }
+
+    /// How long to run before, where that was said.
+    pub(super) fn warm_up(&self) -> Option<Duration> {
+        self.warm_up.map(Duration::from_secs_f64)
+    }
+
     /// The load that these options mean for a workload.
     ///
     /// # Errors
@@ -188,7 +281,7 @@ impl LoadArgs {
             (Some(count), _) => Extent::Count(count),
             (None, Workload::CatchUp) => Extent::Count(CATCH_UP_MESSAGES_DEFAULT),
             (None, Workload::Idle) => Extent::Count(IDLE_SUBSCRIBERS_DEFAULT),
-            (None, _) => Extent::Duration(Duration::from_secs_f64(self.duration)),
+            (None, _) => Extent::Duration(self.duration().unwrap_or(DURATION_DEFAULT)),
         };
         let load = Load {
             connections: self.connections.into(),
@@ -197,7 +290,7 @@ impl LoadArgs {
             users: usize::try_from(self.users)?,
             extent,
             rate: self.rate,
-            warm_up: Duration::from_secs_f64(self.warm_up),
+            warm_up: self.warm_up().unwrap_or(WARM_UP_DEFAULT),
             pipelined,
             own_connections: self.own_connections,
             replays: REPLAYS,

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::mailboxes::IdleMemory;
+use super::merge::Slice;
 use super::meter::Figures;
-use super::options::{Load, Workload};
+use super::options::{Load, Sweep, TargetId, Workload};
 
 /// Where it was measured.
 #[derive(Debug, Serialize)]
@@ -84,9 +85,36 @@ pub(super) struct Single {
 pub(super) struct Suite {
     pub(super) machine: Machine,
     pub(super) seconds: f64,
+    #[serde(flatten)]
+    pub(super) findings: Findings,
+}
+
+/// What was found out.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Findings {
     pub(super) targets: Vec<Target>,
     pub(super) measurements: Vec<Measurement>,
     pub(super) notes: Vec<String>,
+}
+
+/// One thing measured again and again while another grew.
+#[derive(Debug, Serialize)]
+pub(super) struct Swept {
+    pub(super) machine: Machine,
+    pub(super) seconds: f64,
+    pub(super) sweep: Sweep,
+    pub(super) points: Vec<Point>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) slices: Vec<Slice>,
+}
+
+/// A point of a line in a plot.
+#[derive(Debug, Serialize)]
+pub(super) struct Point {
+    /// What had grown, as a number.
+    pub(super) x: f64,
+    #[serde(flatten)]
+    pub(super) measurement: Measurement,
 }
 
 /// What a target asks of a ratio or a number.
@@ -102,7 +130,7 @@ pub(super) enum Bound {
 /// A row of the table of targets.
 #[derive(Debug, Serialize)]
 pub(super) struct Target {
-    pub(super) id: &'static str,
+    pub(super) id: TargetId,
     pub(super) what: String,
     /// `None`: could not be measured.
     pub(super) measured: Option<String>,
@@ -134,7 +162,7 @@ impl Bound {
 impl Target {
     /// A target for the ratio of two numbers.
     pub(super) fn ratio(
-        id: &'static str,
+        id: TargetId,
         what: impl Into<String>,
         (measured, ceiling): (Option<f64>, Option<f64>),
         show: impl Fn(f64) -> String,
@@ -147,7 +175,7 @@ impl Target {
 
     /// A target for a number by itself.
     pub(super) fn number(
-        id: &'static str,
+        id: TargetId,
         what: impl Into<String>,
         value: Option<f64>,
         show: impl Fn(f64) -> String,
@@ -182,16 +210,32 @@ impl Single {
     }
 }
 
+impl Swept {
+    pub(super) fn text(&self) -> String {
+        let mut rows = vec![latency_heading()];
+        rows.extend(self.points.iter().map(|point| {
+            let mut row = latency_row(&point.measurement);
+            row[0] = format!("{}: {}", row[0], number(point.x));
+            row
+        }));
+        let mut lines = vec![self.machine.line(), String::new(), table(&rows), String::new()];
+        lines.extend(failures(self.points.iter().map(|point| &point.measurement)));
+        lines.push(format!("- took {:.0} s", self.seconds));
+        lines.join("\n")
+    }
+}
+
 impl Suite {
     pub(super) fn text(&self) -> String {
+        let findings = &self.findings;
         let mut lines = vec![self.machine.line(), String::new()];
         let mut rows = vec![cells(["", "what", "measured", "ceiling", "ratio", "target", "met"])];
-        rows.extend(self.targets.iter().map(|target| {
+        rows.extend(findings.targets.iter().map(|target| {
             let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| NONE.into());
             let shown = target.value.map(|value| format!("{value:.3}"));
             let shown = shown.filter(|_| target.ceiling.is_some());
             vec![
-                target.id.into(),
+                format!("{:?}", target.id),
                 target.what.clone(),
                 target.measured.clone().unwrap_or_else(|| "not measured".into()),
                 or_none(&target.ceiling),
@@ -206,10 +250,10 @@ impl Suite {
         }));
         lines.extend([table(&rows), String::new()]);
         let mut rows = vec![latency_heading()];
-        rows.extend(self.measurements.iter().map(latency_row));
+        rows.extend(findings.measurements.iter().map(latency_row));
         lines.extend([table(&rows), String::new()]);
-        lines.extend(failures(self.measurements.iter()));
-        lines.extend(self.notes.iter().map(|note| format!("- {note}")));
+        lines.extend(failures(findings.measurements.iter()));
+        lines.extend(findings.notes.iter().map(|note| format!("- {note}")));
         lines.push(format!("- took {:.0} s", self.seconds));
         lines.join("\n")
     }
@@ -269,19 +313,39 @@ fn failures<'a>(measurements: impl Iterator<Item = &'a Measurement>) -> Vec<Stri
         .collect()
 }
 
+/// A rate, with its unit.
+pub(super) fn per_second(rate: f64) -> String {
+    format!("{}/s", number(rate))
+}
+
+/// A time, with its unit.
+pub(super) fn milliseconds(value: f64) -> String {
+    format!("{value:.2} ms")
+}
+
 /// A rate for people: no digits that mean nothing, thousands apart.
 pub(super) fn number(value: f64) -> String {
     let digits = if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") };
-    let (whole, rest) =
-        digits.split_once('.').map_or((digits.as_str(), None), |(w, r)| (w, Some(r)));
+    match digits.split_once('.') {
+        Some((whole, rest)) => format!("{}.{rest}", grouped(whole)),
+        None => grouped(&digits),
+    }
+}
+
+/// How many there are, for people.
+pub(super) fn count(number: u64) -> String {
+    grouped(&number.to_string())
+}
+
+fn grouped(digits: &str) -> String {
     let mut grouped = String::new();
-    for (index, digit) in whole.chars().enumerate() {
-        if index > 0 && (whole.len() - index) % 3 == 0 {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
     }
-    rest.map_or(grouped.clone(), |rest| format!("{grouped}.{rest}"))
+    grouped
 }
 
 /// Columns as wide as they need to be; the first ones of texts to the left, numbers to the right.
@@ -315,8 +379,9 @@ mod tests {
 
     #[test]
     fn a_target_is_held_against_the_ratio() {
-        let target =
-            |measured, ceiling, bound| Target::ratio("T0", "x", (measured, ceiling), number, bound);
+        let target = |measured, ceiling, bound| {
+            Target::ratio(TargetId::T1, "x", (measured, ceiling), number, bound)
+        };
         let met = target(Some(60.0), Some(100.0), Bound::AtLeast(0.6));
         assert_eq!((met.value, met.met), (Some(0.6), Some(true)));
         assert_eq!(target(Some(59.0), Some(100.0), Bound::AtLeast(0.6)).met, Some(false));
@@ -325,11 +390,13 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_neither_met_nor_missed() {
-        let target = Target::ratio("T0", "x", (None, Some(1.0)), number, Bound::AtLeast(0.6));
+        let target =
+            Target::ratio(TargetId::T1, "x", (None, Some(1.0)), number, Bound::AtLeast(0.6));
         assert_eq!((target.value, target.met), (None, None));
-        let none = Target::ratio("T0", "x", (Some(1.0), Some(0.0)), number, Bound::AtMost(2.0));
+        let none =
+            Target::ratio(TargetId::T1, "x", (Some(1.0), Some(0.0)), number, Bound::AtMost(2.0));
         assert_eq!((none.value, none.met), (None, None));
-        let zero = Target::number("T9", "x", Some(0.0), number, Bound::SomeAtMost(50.0));
+        let zero = Target::number(TargetId::T9, "x", Some(0.0), number, Bound::SomeAtMost(50.0));
         assert_eq!(zero.met, Some(false));
     }
 
@@ -339,6 +406,7 @@ mod tests {
         assert_eq!(number(999.4), "999");
         assert_eq!(number(44_123.7), "44,124");
         assert_eq!(number(1_234_567.0), "1,234,567");
+        assert_eq!((count(50), count(100_000)), ("50".into(), "100,000".into()));
     }
 
     #[test]

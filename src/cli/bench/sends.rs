@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tonic::Streaming;
 
 use super::fleet::{self, Author, Client, Fleet};
-use super::meter::{Figures, Meter};
+use super::meter::{Figures, Meter, Observer};
 use super::options::{LIVE_BODY_BYTES_MIN, Load};
 use super::progress;
 use super::schedule::Schedule;
@@ -44,10 +44,19 @@ struct Run {
 
 /// Sends until the load's end: a call each, or pipelined.
 pub(super) async fn send(label: &str, fleet: &Arc<Fleet>, load: &Load) -> anyhow::Result<Figures> {
+    send_observed(label, fleet, load, None).await
+}
+
+/// The same; `observer` is told of each send that was acknowledged.
+pub(super) async fn send_observed(
+    label: &str,
+    fleet: &Arc<Fleet>,
+    load: &Load,
+    observer: Option<Observer>,
+) -> anyhow::Result<Figures> {
     let schedule = Arc::new(Schedule::begin(load)?);
-    let run =
-        Run { schedule: Arc::clone(&schedule), meter: Meter::new(schedule), is_stamped: false };
-    let run = Arc::new(run);
+    let meter = Meter::observed(Arc::clone(&schedule), observer);
+    let run = Arc::new(Run { schedule, meter, is_stamped: false });
     let workers = start_senders(&run, fleet, load)?;
     progress::shown(label, load, &run.meter, finish(workers)).await?;
     Ok(run.meter.figures())
