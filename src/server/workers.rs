@@ -15,6 +15,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::store;
+
 /// A server's worker threads. Dropping them ends them, with whatever they serve.
 pub(super) struct Workers {
     workers: Vec<Worker>,
@@ -98,8 +100,7 @@ impl Workers {
 
 impl Worker {
     fn start(number: usize, stop: CancellationToken) -> io::Result<Self> {
-        let runtime =
-            Builder::new_current_thread().enable_all().global_queue_interval(1).build()?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         let event_loop = runtime.handle().clone();
         let (ends, ended) = oneshot::channel();
         let thread = thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
@@ -112,7 +113,12 @@ impl Worker {
 }
 
 fn run(runtime: Runtime, stop: &CancellationToken) {
-    runtime.block_on(stop.cancelled());
+    runtime.block_on(async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = store::give_answers_on_this_thread() => {}
+        }
+    });
     // Reads of the store that still run are waited for where the store is closed.
     runtime.shutdown_background();
 }

@@ -43,7 +43,7 @@ use crate::domain::{
 pub use self::error::{BeyondMailbox, IndexDamage, OpenError, StoreError};
 pub use self::index::PageStart;
 pub use self::pages::{Page, PageQuery};
-pub use self::writer::{Draft, Registered};
+pub use self::writer::{Draft, Registered, give_answers_on_this_thread};
 
 /// Reads are short; more of them at a time than cores and disk serve would only wait elsewhere.
 pub const READERS_DEFAULT: usize = 4;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::sequences::Sequences;
-use super::{Command, Commands, Queued};
+use super::{Command, Commands, Queued, answers};
 use crate::domain::{Message, Timestamp};
 use crate::store::connection::{open_writer, probe};
 use crate::store::directory::Directory;
@@ -197,11 +197,7 @@ impl Writer {
         match self.commit(&mut group) {
             Ok(appended) => {
                 self.listener.committed(&appended);
-                // The last one first: a stream of sends waits for its answers in order, so that it
-                // wakes up once, when all of them are there.
-                for queued in group.into_iter().rev() {
-                    queued.job.committed();
-                }
+                answers::give(group, &Ok(()));
             }
             // One bad write fails alone: it gets a transaction of its own, and so do those before
             // it and those after it.
@@ -212,21 +208,21 @@ impl Writer {
             }
             Err(GroupError::RolledBack { error, .. }) => {
                 error!(%error, "a write failed alone");
-                fail(group, &storage_error(&error));
+                answers::give(group, &Err(storage_error(&error)));
             }
             Err(GroupError::Storage(error)) => {
                 error!(%error, writes = group.len(), "the storage failed; it is opened again");
                 self.connection = None;
                 self.healthy.send_replace(false);
-                fail(group, &failure(&error));
+                answers::give(group, &Err(failure(&error)));
             }
             Err(GroupError::Index(error)) => {
                 error!(%error, writes = group.len(), "a commit does not fit the index");
                 self.connection = None;
                 self.healthy.send_replace(false);
-                fail(group, &StoreError::Failing);
+                answers::give(group, &Err(StoreError::Failing));
             }
-            Err(GroupError::StillFailing(error)) => fail(group, &error),
+            Err(GroupError::StillFailing(error)) => answers::give(group, &Err(error)),
         }
     }
 
@@ -335,11 +331,5 @@ fn failure(error: &DieselError) -> StoreError {
         StoreError::DiskFull => StoreError::DiskFull,
         // Damage that is met outside of a write's own statements is nobody's in particular.
         _ => StoreError::Failing,
-    }
-}
-
-fn fail(group: Vec<Queued>, error: &StoreError) {
-    for queued in group {
-        queued.job.failed(error.clone());
     }
 }

@@ -3,6 +3,7 @@
 //! It takes what waits, writes it in one transaction, commits, announces the committed messages in
 //! order, then answers. Nothing is answered or announced before COMMIT.
 
+mod answers;
 mod append;
 mod group;
 mod jobs;
@@ -10,12 +11,14 @@ mod sequences;
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
+use self::answers::Desk;
+pub use self::answers::give_answers_on_this_thread;
 pub use self::append::Draft;
 pub(super) use self::group::{Transaction, Writer};
 pub use self::jobs::Registered;
@@ -90,6 +93,8 @@ impl<W: Write> Job for Pending<W> {
 
 struct Queued {
     job: Box<dyn Job>,
+    /// Where its caller's answers are put; none: they are given by the writer itself.
+    desk: Option<Arc<Desk>>,
     /// Given back when the job is answered.
     _place: Place,
 }
@@ -172,7 +177,7 @@ impl WriteQueue {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(Pending { write, outcome: None, reply });
         self.commands
-            .send(Command::Write(Queued { job, _place: place }))
+            .send(Command::Write(Queued { job, desk: Desk::of_this_thread(), _place: place }))
             .map_err(|_| StoreError::Closed)?;
         Ok(Accepted(answer))
     }
