@@ -10,9 +10,14 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 
 use super::Queued;
 use crate::store::StoreError;
+
+/// Answers that are given before the event loop goes on with what they woke. So the first responses of
+/// a large group are on their way while the others are still made, and clients work at the same time.
+const ANSWERS_AT_A_TIME: usize = 32;
 
 thread_local! {
     static DESK: RefCell<Option<Arc<Desk>>> = const { RefCell::new(None) };
@@ -109,7 +114,10 @@ pub async fn give_answers_on_this_thread() {
     let closing = Closing(desk);
     loop {
         closing.0.filled.notified().await;
-        for answer in closing.0.take() {
+        for (number, answer) in closing.0.take().into_iter().enumerate() {
+            if number % ANSWERS_AT_A_TIME == ANSWERS_AT_A_TIME - 1 {
+                yield_now().await;
+            }
             answer.give();
         }
     }
