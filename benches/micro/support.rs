@@ -89,7 +89,7 @@ pub(crate) fn runtime() -> Runtime {
 pub(crate) fn draft(sender: &User, receiver: &User) -> Draft {
     Draft {
         sender: sender.clone(),
-        receiver: receiver.clone(),
+        receiver: receiver.clone().into(),
         content: content(),
         request_id: RequestId::parse(Uuid::new_v4().to_string()).expect("a request id"),
     }

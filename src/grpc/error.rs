@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::auth::AuthError;
+use crate::domain::Username;
 use crate::messenger::{Cursor, MessengerError, Role};
 use crate::proto::{ERROR_DOMAIN, ErrorReason};
 use crate::store::StoreError;
@@ -174,17 +175,10 @@ impl Refusal {
         match error {
             MessengerError::NoSuchUser { name, role } => {
                 let field = match role {
-                    Role::Recipient => "to_user",
                     Role::Peer => "peer",
                     Role::Subject => "username",
                 };
-                Self::new(
-                    Code::NotFound,
-                    ErrorReason::UserNotFound,
-                    format!("{field}: no user {name} is registered"),
-                )
-                .with("username", &name)
-                .with("field", &field)
+                Self::no_such_user(field, name)
             }
             MessengerError::OutOfRange { cursor, asked, min, max } => {
                 let field = match cursor {
@@ -223,8 +217,16 @@ impl Refusal {
         }
     }
 
+    fn no_such_user(field: &str, name: &Username) -> Self {
+        let message = format!("{field}: no user {name} is registered");
+        Self::new(Code::NotFound, ErrorReason::UserNotFound, message)
+            .with("username", name)
+            .with("field", &field)
+    }
+
     fn of_store(error: &StoreError) -> Self {
         match error {
+            StoreError::NoSuchReceiver(name) => Self::no_such_user("to_user", name),
             StoreError::UsernameTaken(name) => Self::new(
                 Code::AlreadyExists,
                 ErrorReason::UsernameTaken,

@@ -44,8 +44,6 @@ pub enum MessengerError {
 /// As what a request names a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Whom a message is for.
-    Recipient,
     /// The other side of a conversation.
     Peer,
     /// Who is looked up.

@@ -1,6 +1,6 @@
-use super::{Messenger, MessengerError, Role};
+use super::Messenger;
 use crate::domain::{Content, RequestId, User, Username};
-use crate::store::{Draft, PendingMessage};
+use crate::store::{Draft, PendingMessage, Receiver, StoreError};
 
 /// A message as its sender hands it in.
 #[derive(Debug, Clone)]
@@ -18,17 +18,18 @@ impl Messenger {
     /// on disk when the returned message is [committed](PendingMessage::committed).
     ///
     /// # Errors
-    /// [`MessengerError::NoSuchUser`] for an unknown recipient, or the store's.
+    /// The store's. That there is no such recipient is found out when it is written.
     pub async fn accept(
         &self,
         sender: &User,
         outgoing: Outgoing,
-    ) -> Result<PendingMessage, MessengerError> {
+    ) -> Result<PendingMessage, StoreError> {
         let Outgoing { to, content, request_id } = outgoing;
-        let receiver = self.store.find_user(&to).await?;
-        let receiver =
-            receiver.ok_or(MessengerError::NoSuchUser { name: to, role: Role::Recipient })?;
+        let receiver = match self.store.remembered_user(&to) {
+            Some(user) => Receiver::User(user),
+            None => Receiver::Named(to),
+        };
         let draft = Draft { sender: sender.clone(), receiver, content, request_id };
-        Ok(self.store.append(draft).await?)
+        self.store.append(draft).await
     }
 }

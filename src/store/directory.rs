@@ -18,8 +18,8 @@ pub(super) struct Directory {
     by_key: Arc<Cache<String, User>>,
 }
 
-/// The users that are remembered, by number and again by name: about 200 bytes each.
-const USERS_REMEMBERED_MAX: usize = 65_536;
+/// The users that are remembered, by number and again by name: about 200 bytes each, as they come.
+const USERS_REMEMBERED_MAX: usize = 262_144;
 
 /// A user's row with what the domain has no word for.
 #[derive(Queryable, Selectable)]

@@ -15,6 +15,9 @@ pub enum StoreError {
     /// The name belongs to another user.
     #[error("the name {0} is registered")]
     UsernameTaken(Username),
+    /// Nobody has the name that a message is for.
+    #[error("no user {0}")]
+    NoSuchReceiver(Username),
     /// The sender used this key for another message.
     #[error("the request_id was used for another message")]
     RequestIdReused(RequestId),

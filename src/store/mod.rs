@@ -43,7 +43,7 @@ use crate::domain::{
 pub use self::error::{BeyondMailbox, IndexDamage, OpenError, StoreError};
 pub use self::index::PageStart;
 pub use self::pages::{Page, PageQuery};
-pub use self::writer::{Draft, Registered, give_answers_on_this_thread};
+pub use self::writer::{Draft, Receiver, Registered, give_answers_on_this_thread};
 
 /// Reads are short; more of them at a time than cores and disk serve would only wait elsewhere.
 pub const READERS_DEFAULT: usize = 4;
@@ -262,6 +262,11 @@ impl Store {
     pub fn mark_seen(&self, user: UserId, at: Timestamp, until_stored: impl Send + 'static) {
         // Nobody waits for the answer.
         let _ = self.0.writes.try_submit(MarkSeen { user, at, _until_stored: until_stored });
+    }
+
+    /// The user of this name, if the store remembers them.
+    pub fn remembered_user(&self, name: &Username) -> Option<User> {
+        self.0.directory.remembered(name)
     }
 
     /// The user of this name.

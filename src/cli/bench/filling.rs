@@ -101,7 +101,7 @@ impl Filling {
         let content = Content { body: self.body.clone(), content_type: ContentType::default() };
         let draft = Draft {
             sender: self.senders[self.random.below(self.senders.len())].clone(),
-            receiver: self.receivers[self.random.below(self.receivers.len())].clone(),
+            receiver: self.receivers[self.random.below(self.receivers.len())].clone().into(),
             content,
             request_id: RequestId::parse(self.random.request_id())?,
         };

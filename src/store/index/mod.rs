@@ -255,11 +255,8 @@ fn range(
 ) -> QueryResult<MailboxRange> {
     let mut last = view.sequences.map(|(_, last)| last);
     if last.is_none() && view.merged_through > 0 {
-        let start = PageStart::Before(Sequence::MAX);
-        tables::visit(connection, owner, start, view.merged_through, |entry| {
-            last = Some(entry.sequence);
-            false
-        })?;
+        let entry = tables::last(connection, owner, view.merged_through)?;
+        last = entry.map(|entry| entry.sequence);
     }
     let last = last.map_or(Sequence::ZERO, sequence);
     Ok(MailboxRange { first: Sequence::FIRST, last })

@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use super::PageStart;
 use super::entry::{Entry, RequestKey, RequestKeys, SALT_BYTES};
 use super::packed;
-use crate::domain::UserId;
+use crate::domain::{Sequence, UserId};
 use crate::store::error::unreadable;
 use crate::store::inserts::{NewRequestKey, NewRun};
 use crate::store::schema::{index_state, mailbox_runs, request_keys};
@@ -180,6 +180,36 @@ pub(super) fn visit(
         }
     }
     Ok(())
+}
+
+/// The last entry of `owner` whose message stands in the log up to `through`.
+pub(super) fn last(
+    connection: &mut SqliteConnection,
+    owner: UserId,
+    through: i64,
+) -> QueryResult<Option<Entry>> {
+    // Nearly always of the last run: a query that is always the same needs no text.
+    let run: Option<(i64, Vec<u8>)> = mailbox_runs::table
+        .filter(mailbox_runs::owner_id.eq(owner.0))
+        .order(mailbox_runs::first_sequence.desc())
+        .select((mailbox_runs::first_sequence, mailbox_runs::entries))
+        .first(connection)
+        .optional()?;
+    let Some((begin, bytes)) = run else { return Ok(None) };
+    let entries: Result<Vec<_>, _> = packed::entries(begin, &bytes).collect();
+    let entries = entries.map_err(|_| unreadable("mailbox_runs.entries"))?;
+    let last = entries.into_iter().rfind(|entry| entry.position <= through);
+    if last.is_some() {
+        return Ok(last);
+    }
+    // A merge that began since has written it.
+    let mut last = None;
+    let start = PageStart::Before(Sequence::parse(begin).unwrap_or(Sequence::ZERO));
+    visit(connection, owner, start, through, |entry| {
+        last = Some(entry);
+        false
+    })?;
+    Ok(last)
 }
 
 /// The beginning of the run that holds `sequence`, if any does.

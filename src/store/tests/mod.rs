@@ -121,7 +121,7 @@ fn connect(folder: &TempDir) -> SqliteConnection {
 fn draft(sender: &User, receiver: &User, text: &str) -> Draft {
     let body = Body::text(text.to_owned(), 1024).expect("a body");
     let content = Content { body, content_type: ContentType::default() };
-    Draft { sender: sender.clone(), receiver: receiver.clone(), content, request_id: None }
+    Draft { sender: sender.clone(), receiver: receiver.clone().into(), content, request_id: None }
 }
 
 fn keyed(draft: Draft, request_id: &str) -> Draft {

@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use tracing::error;
 
 use super::{Transaction, Write};
-use crate::domain::{Content, Message, MessageId, RequestId, User};
+use crate::domain::{Content, Message, MessageId, RequestId, User, Username};
 use crate::store::error::unless_damaged;
 use crate::store::index::Placement;
 use crate::store::{StoreError, log};
@@ -15,11 +15,27 @@ pub struct Draft {
     /// Who sends it.
     pub sender: User,
     /// Whom it is for.
-    pub receiver: User,
+    pub receiver: Receiver,
     /// What it says.
     pub content: Content,
     /// The sender's idempotency key.
     pub request_id: Option<RequestId>,
+}
+
+/// Whom a message is for.
+#[derive(Debug, Clone)]
+pub enum Receiver {
+    /// A user.
+    User(User),
+    /// Whoever has this name when the message is written: the writer looks them up along with all
+    /// else, which costs less than a read of its own.
+    Named(Username),
+}
+
+impl From<User> for Receiver {
+    fn from(user: User) -> Self {
+        Self::User(user)
+    }
 }
 
 impl Write for Draft {
@@ -36,17 +52,26 @@ impl Write for Draft {
         if transaction.index.is_full() {
             return Ok(Err(StoreError::Damaged { sequence: None }));
         }
+        let receiver = match &self.receiver {
+            Receiver::User(user) => user.clone(),
+            Receiver::Named(name) => {
+                match transaction.directory.by_name(transaction.connection, name)? {
+                    Some(user) => user,
+                    None => return Ok(Err(StoreError::NoSuchReceiver(name.clone()))),
+                }
+            }
+        };
         let mut request_key = None;
         if let Some(request_id) = &self.request_id {
             let key = transaction.index.index().request_key(self.sender.id, request_id);
             request_key = Some(key);
             for position in transaction.index.rows_of_request(transaction.connection, key)? {
-                if let Some(outcome) = self.repeated(transaction, request_id, position)? {
+                if let Some(outcome) = self.repeated(transaction, &receiver, request_id, position)? {
                     return Ok(outcome);
                 }
             }
         }
-        let message = Arc::new(self.number(transaction)?);
+        let message = Arc::new(self.number(transaction, receiver)?);
         let position = transaction.sequences.next_position(transaction.connection)?;
         log::append(transaction.connection, position, &message)?;
         transaction.index.add(position, Placement::of(&message, request_key));
@@ -57,10 +82,14 @@ impl Write for Draft {
 
 impl Draft {
     /// The message with its place in both mailboxes.
-    fn number(&self, transaction: &mut Transaction<'_>) -> QueryResult<Message> {
+    fn number(
+        &self,
+        transaction: &mut Transaction<'_>,
+        receiver: User,
+    ) -> QueryResult<Message> {
         let Transaction { connection, sequences, index, .. } = transaction;
-        let receiver_sequence = sequences.next(connection, index.index(), self.receiver.id)?;
-        let sender_sequence = if self.sender.id == self.receiver.id {
+        let receiver_sequence = sequences.next(connection, index.index(), receiver.id)?;
+        let sender_sequence = if self.sender.id == receiver.id {
             receiver_sequence
         } else {
             sequences.next(connection, index.index(), self.sender.id)?
@@ -68,7 +97,7 @@ impl Draft {
         Ok(Message {
             id: MessageId::mint(),
             sender: self.sender.clone(),
-            receiver: self.receiver.clone(),
+            receiver,
             sender_sequence,
             receiver_sequence,
             send_time: transaction.now,
@@ -82,6 +111,7 @@ impl Draft {
     fn repeated(
         &self,
         transaction: &mut Transaction<'_>,
+        receiver: &User,
         request_id: &RequestId,
         position: i64,
     ) -> QueryResult<Option<Result<Arc<Message>, StoreError>>> {
@@ -109,7 +139,7 @@ impl Draft {
             let is_by_chance = earlier_key == Some(key(self.sender.id, request_id));
             return Ok(if is_by_chance { None } else { Some(Err(damaged())) });
         }
-        let is_same = earlier.receiver.id == self.receiver.id && earlier.content == self.content;
+        let is_same = earlier.receiver.id == receiver.id && earlier.content == self.content;
         Ok(Some(if is_same {
             Ok(Arc::new(earlier))
         } else {

@@ -19,7 +19,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use self::answers::Desk;
 pub use self::answers::give_answers_on_this_thread;
-pub use self::append::Draft;
+pub use self::append::{Draft, Receiver};
 pub(super) use self::group::{Transaction, Writer};
 pub use self::jobs::Registered;
 pub(super) use self::jobs::{Acknowledge, MarkSeen, Register};
