@@ -1,8 +1,8 @@
 //! T10: what a merge of the indexes costs those who send meanwhile.
 //!
 //! From outside a merge shows by what has been committed: one begins with every so many messages and
-//! is done a share of that later. The counts are those of this file's server, which nobody else
-//! writes to.
+//! is done a share of that later, or sooner when commits are small. The counts are those of this file's
+//! server, which nobody else writes to.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,15 +15,22 @@ use super::fleet::Fleet;
 use super::meter::{Figures, Latencies, Latency, Observer, float};
 use super::options::{Extent, Load};
 use super::sends;
+use crate::store;
 
 /// The store merges its indexes whenever it has appended so many messages.
-pub(super) const MERGE_MESSAGES: u64 = 131_072;
+const MERGE_MESSAGES: u64 = store::MERGE_MESSAGES_DEFAULT as u64;
 
-/// A merge is done when this part of them has been appended again.
-const MERGE_PART: u64 = 4;
+/// A merge is done when this part of them has been appended again: a commit merges twice as many as
+/// it appends.
+const MERGE_PART: u64 = 2;
 
-/// This part of them after a merge counts neither way, since nobody says when exactly it was done.
-const UNSURE_PART: u64 = 16;
+/// In this part of them a merge is sure to run, in commits of eight messages or more. A commit merges
+/// no fewer than 32, so that after small ones a merge is done sooner.
+const SURE_PART: u64 = 4;
+
+/// What comes between the sure part and the end of this one counts neither way: the merge is done in
+/// there, and then commits delete the rows that it leaves behind, four at a time.
+const UNSURE_PART: u64 = 4;
 
 /// How much of the messages is sent at half of the rate: so much before a merge begins, and as much
 /// after it is done.
@@ -62,6 +69,7 @@ pub(super) struct Slice {
     pub(super) seconds: f64,
     /// What the server had committed in the end.
     pub(super) committed: u64,
+    /// Whether a merge may run, in commits of any size.
     pub(super) is_merging: bool,
     pub(super) sends: u64,
     #[serde(flatten)]
@@ -126,13 +134,18 @@ fn is_merging(committed: u64) -> Option<bool> {
     let since = committed % MERGE_MESSAGES;
     if committed < MERGE_MESSAGES {
         Some(false)
-    } else if since < MERGE_MESSAGES / MERGE_PART {
+    } else if since < MERGE_MESSAGES / SURE_PART {
         Some(true)
     } else if since < MERGE_MESSAGES / MERGE_PART + MERGE_MESSAGES / UNSURE_PART {
         None
     } else {
         Some(false)
     }
+}
+
+/// Whether a merge may run when so many messages are committed.
+fn may_merge(committed: u64) -> bool {
+    committed >= MERGE_MESSAGES && committed % MERGE_MESSAGES < MERGE_MESSAGES / MERGE_PART
 }
 
 /// Tells the latencies apart by what was committed when they ended.
@@ -197,7 +210,7 @@ impl Phases {
             self.slices.push(Slice {
                 seconds: self.begin.elapsed().as_secs_f64(),
                 committed: self.committed,
-                is_merging: is_merging(self.committed) == Some(true),
+                is_merging: may_merge(self.committed),
                 sends: slice.count(),
                 latency,
             });
@@ -211,14 +224,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_merge_runs_for_a_quarter_from_each_multiple_on() {
+    fn a_merge_runs_from_each_multiple_on_for_a_quarter_and_perhaps_for_half() {
         let quarter = MERGE_MESSAGES / 4;
         assert_eq!(is_merging(100), Some(false), "nothing to merge yet");
         assert_eq!(is_merging(MERGE_MESSAGES - 1), Some(false));
         assert_eq!(is_merging(MERGE_MESSAGES), Some(true));
         assert_eq!(is_merging(3 * MERGE_MESSAGES + quarter - 1), Some(true));
         assert_eq!(is_merging(3 * MERGE_MESSAGES + quarter), None);
+        assert_eq!(is_merging(3 * MERGE_MESSAGES + 3 * quarter), Some(false));
         assert_eq!(is_merging(4 * MERGE_MESSAGES - 1), Some(false));
+        assert!(!may_merge(MERGE_MESSAGES - 1) && may_merge(MERGE_MESSAGES));
+        assert!(may_merge(MERGE_MESSAGES + 2 * quarter - 1));
+        assert!(!may_merge(MERGE_MESSAGES + 2 * quarter));
     }
 
     #[test]

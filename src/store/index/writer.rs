@@ -259,9 +259,12 @@ impl IndexWriter {
         marks: Marks,
     ) -> Result<(), LoadError> {
         self.index.tail_mut().push(placement)?;
-        // The merge that was cut off had this segment.
         if position == marks.merging_through {
+            // The merge that was cut off had this segment.
             self.begin_merge();
+        } else if position > marks.merging_through {
+            // After damage there can be many segments, of which one is frozen and the rest are counted.
+            self.merge_if_due();
         }
         Ok(())
     }

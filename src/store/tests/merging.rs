@@ -267,6 +267,32 @@ async fn a_damaged_index_keeps_no_message_from_being_stored_until_memory_would_r
 }
 
 #[tokio::test]
+async fn a_damaged_index_bounds_memory_over_restarts_too() {
+    let scene = new_scene();
+    let mut chatter = Chatter::new(&scene).await;
+    let folder = scene.close().await;
+    // A merge fails with its first row, so that none is known to have begun.
+    connect(&folder)
+        .batch_execute(
+            "CREATE TRIGGER damage BEFORE INSERT ON mailbox_runs
+             BEGIN SELECT RAISE(ABORT, 'database disk image is malformed'); END",
+        )
+        .expect("executes");
+    let mut scene = open_at(folder);
+    for _ in 0..3 {
+        for _ in 0..10 * MERGE_MESSAGES {
+            // Some are refused.
+            let _ = scene.append(chatter.next()).await;
+        }
+        scene = open_at(scene.close().await);
+    }
+    let stored = count(&scene.folder, "count(*) FROM message_log");
+    let segments = 9 * MERGE_MESSAGES.cast_signed() as i64;
+    // A start tries to merge again, along with one commit.
+    assert!((segments..=segments + 4).contains(&stored), "{stored} are stored");
+}
+
+#[tokio::test]
 async fn a_database_from_before_the_indexes_were_deferred_is_read_back() {
     let scene = new_scene();
     let mut chatter = Chatter::new(&scene).await;
