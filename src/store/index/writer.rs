@@ -273,9 +273,13 @@ impl IndexWriter {
         connection: &mut SqliteConnection,
         marks: Marks,
     ) -> Result<(), LoadError> {
-        let at_a_time = READ_BACK_ROWS.min(self.segment_rows);
         loop {
             let known = self.index.tail().last_position();
+            // A merge that was cut off goes on with the segment that it had: another would leave runs
+            // of both in the tables.
+            let cut_off = usize::try_from(marks.merging_through - known).unwrap_or(0);
+            let at_a_time = READ_BACK_ROWS.min(self.segment_rows);
+            let at_a_time = if cut_off > 0 { at_a_time.min(cut_off) } else { at_a_time };
             let rows = log::placements_after(connection, known, at_a_time, &self.index)?;
             if rows.is_empty() {
                 return Ok(());
@@ -284,6 +288,9 @@ impl IndexWriter {
                 .immediate_transaction(|connection| pending::put(connection, known + 1, &rows))?;
             for (position, placement) in (known + 1..).zip(&rows) {
                 self.push_back(position, placement, marks)?;
+            }
+            if cut_off > rows.len() {
+                continue;
             }
             self.merge_if_due();
             if self.index.tail().active_rows() >= self.segment_rows {

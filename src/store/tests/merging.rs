@@ -292,3 +292,32 @@ async fn a_database_from_before_the_indexes_were_deferred_is_read_back() {
     }
     assert_eq!(found, 1, "the request ids are known again");
 }
+
+#[tokio::test]
+async fn a_merge_that_was_cut_off_goes_on_with_the_same_messages_whatever_is_left_for_the_start() {
+    for (merge_messages, damage) in [
+        (64, "SELECT 1"),
+        (64, "DELETE FROM pending_entries"),
+        (64, "DELETE FROM pending_entries WHERE first_position > 30"),
+        (150, "DELETE FROM pending_entries"),
+    ] {
+        let open = |folder, merge_messages| {
+            Scene::open_with(folder, |options| options.merge_messages = merge_messages)
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let scene = open(folder, 100).expect("opens");
+        let mut chatter = Chatter::new(&scene).await;
+        chatter.send(&scene, 101).await;
+        let folder = scene.close().await;
+        assert_eq!(count(&folder, "merged_through FROM index_state"), 0);
+        assert_eq!(count(&folder, "merging_through FROM index_state"), 100, "cut off");
+        connect(&folder).batch_execute(damage).expect("executes");
+        let scene = open(folder, merge_messages).expect("opens");
+        chatter.check(&scene).await;
+        chatter.send(&scene, 300).await;
+        chatter.check(&scene).await;
+        let scene = open(scene.close().await, merge_messages).expect("opens again");
+        chatter.check(&scene).await;
+        assert!(count(&scene.folder, "merged_through FROM index_state") >= 100, "{damage}");
+    }
+}
