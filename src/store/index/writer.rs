@@ -26,8 +26,9 @@ const MERGE_PACE: usize = 2;
 /// The least that a commit merges, in messages.
 const SLICE_MESSAGES_MIN: usize = 16;
 
-/// When no merge can go on, the tail grows up to this many segments, and then nothing more is taken.
-const TAIL_SEGMENTS_MAX: usize = 8;
+/// When no merge can go on, the tail grows up to this many segments, the one that cannot be merged
+/// among them, and then nothing more is taken.
+const TAIL_SEGMENTS_MAX: usize = 9;
 
 /// Rows of the log that are read back at a time.
 const READ_BACK_ROWS: usize = 512;
@@ -143,7 +144,7 @@ impl IndexWriter {
 
     /// Whether the tail is as long as it may get: a damaged index keeps it from being merged.
     pub(in crate::store) fn is_full(&self) -> bool {
-        self.is_stuck && self.index.tail().active_rows() >= TAIL_SEGMENTS_MAX * self.segment_rows
+        self.is_stuck && self.index.tail().rows() >= TAIL_SEGMENTS_MAX * self.segment_rows
     }
 
     /// Writes what goes along with a transaction that appended to the log, as its last part.

@@ -321,3 +321,25 @@ async fn a_merge_that_was_cut_off_goes_on_with_the_same_messages_whatever_is_lef
         assert!(count(&scene.folder, "merged_through FROM index_state") >= 100, "{damage}");
     }
 }
+
+#[tokio::test]
+async fn a_damaged_index_takes_no_more_memory_at_every_start() {
+    let scene = new_scene();
+    let mut chatter = Chatter::new(&scene).await;
+    chatter.send(&scene, 8).await;
+    let mut folder = scene.close().await;
+    connect(&folder)
+        .batch_execute(
+            "CREATE TRIGGER damage BEFORE INSERT ON request_keys
+             BEGIN SELECT RAISE(ABORT, 'database disk image is malformed'); END",
+        )
+        .expect("executes");
+    let mut stored = Vec::new();
+    for _ in 0..4 {
+        let scene = open_at(folder);
+        while scene.append(chatter.next()).await.is_ok() {}
+        folder = scene.close().await;
+        stored.push(count(&folder, "count(*) FROM message_log"));
+    }
+    assert!(stored[3] - stored[0] <= 3, "a commit at each start, until it is known: {stored:?}");
+}
