@@ -343,3 +343,27 @@ async fn a_damaged_index_takes_no_more_memory_at_every_start() {
     }
     assert!(stored[3] - stored[0] <= 3, "a commit at each start, until it is known: {stored:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_is_acknowledged_than_the_mailbox_holds() {
+    let scene = Scene::new();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    let states = async {
+        for _ in 0..4_000 {
+            let state = scene.store.mailbox_state(bob.id).await.expect("readable");
+            assert!(state.acknowledged_through <= state.range.last, "{state:?}");
+        }
+    };
+    let writes = async {
+        loop {
+            let message = scene.append(draft(&alice, &bob, "text")).await.expect("stored");
+            let through = message.receiver_sequence;
+            let acknowledged = scene.store.acknowledge(bob.id, through).await;
+            acknowledged.expect("stored").expect("it is there");
+        }
+    };
+    tokio::select! {
+        () = states => {}
+        () = writes => {}
+    }
+}
