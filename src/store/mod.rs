@@ -138,7 +138,7 @@ pub struct PendingMessage(Accepted<Arc<Message>>);
 #[must_use]
 pub struct PageAhead(JoinHandle<Result<Page, StoreError>>);
 
-/// A mailbox at one moment: what it holds and what was acknowledged of it, in one snapshot.
+/// A mailbox at one moment: what it holds and what was acknowledged of that.
 #[derive(Debug, Clone, Copy)]
 pub struct MailboxState {
     /// What the mailbox holds.
@@ -357,6 +357,8 @@ impl Store {
                 let range = index.range(c, owner).map_err(failed)?;
                 let acknowledged_through =
                     directory::acknowledged_through(c, owner).map_err(failed)?;
+                // The range may be of a moment before the snapshot, in which more was acknowledged.
+                let acknowledged_through = acknowledged_through.min(range.last);
                 Ok(MailboxState { range, acknowledged_through })
             })
             .await

@@ -89,6 +89,11 @@ impl Tail {
         Some((receiver, entry))
     }
 
+    /// All rows.
+    pub(super) fn rows(&self) -> usize {
+        self.segments().map(Segment::rows).sum()
+    }
+
     /// The rows that no merge has begun with.
     pub(super) fn active_rows(&self) -> usize {
         self.active.rows.len()

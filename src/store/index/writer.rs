@@ -26,8 +26,9 @@ const MERGE_PACE: usize = 2;
 /// The least that a commit merges, in messages.
 const SLICE_MESSAGES_MIN: usize = 16;
 
-/// When no merge can go on, the tail grows up to this many segments, and then nothing more is taken.
-const TAIL_SEGMENTS_MAX: usize = 8;
+/// When no merge can go on, the tail grows up to this many segments, the one that cannot be merged
+/// among them, and then nothing more is taken.
+const TAIL_SEGMENTS_MAX: usize = 9;
 
 /// Rows of the log that are read back at a time.
 const READ_BACK_ROWS: usize = 512;
@@ -143,7 +144,7 @@ impl IndexWriter {
 
     /// Whether the tail is as long as it may get: a damaged index keeps it from being merged.
     pub(in crate::store) fn is_full(&self) -> bool {
-        self.is_stuck && self.index.tail().active_rows() >= TAIL_SEGMENTS_MAX * self.segment_rows
+        self.is_stuck && self.index.tail().rows() >= TAIL_SEGMENTS_MAX * self.segment_rows
     }
 
     /// Writes what goes along with a transaction that appended to the log, as its last part.
@@ -276,9 +277,13 @@ impl IndexWriter {
         connection: &mut SqliteConnection,
         marks: Marks,
     ) -> Result<(), LoadError> {
-        let at_a_time = READ_BACK_ROWS.min(self.segment_rows);
         loop {
             let known = self.index.tail().last_position();
+            // A merge that was cut off goes on with the segment that it had: another would leave runs
+            // of both in the tables.
+            let cut_off = usize::try_from(marks.merging_through - known).unwrap_or(0);
+            let at_a_time = READ_BACK_ROWS.min(self.segment_rows);
+            let at_a_time = if cut_off > 0 { at_a_time.min(cut_off) } else { at_a_time };
             let rows = log::placements_after(connection, known, at_a_time, &self.index)?;
             if rows.is_empty() {
                 return Ok(());
@@ -287,6 +292,9 @@ impl IndexWriter {
                 .immediate_transaction(|connection| pending::put(connection, known + 1, &rows))?;
             for (position, placement) in (known + 1..).zip(&rows) {
                 self.push_back(position, placement, marks)?;
+            }
+            if cut_off > rows.len() {
+                continue;
             }
             self.merge_if_due();
             if self.index.tail().active_rows() >= self.segment_rows {

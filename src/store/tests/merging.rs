@@ -318,3 +318,78 @@ async fn a_database_from_before_the_indexes_were_deferred_is_read_back() {
     }
     assert_eq!(found, 1, "the request ids are known again");
 }
+
+#[tokio::test]
+async fn a_merge_that_was_cut_off_goes_on_with_the_same_messages_whatever_is_left_for_the_start() {
+    for (merge_messages, damage) in [
+        (64, "SELECT 1"),
+        (64, "DELETE FROM pending_entries"),
+        (64, "DELETE FROM pending_entries WHERE first_position > 30"),
+        (150, "DELETE FROM pending_entries"),
+    ] {
+        let open = |folder, merge_messages| {
+            Scene::open_with(folder, |options| options.merge_messages = merge_messages)
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let scene = open(folder, 100).expect("opens");
+        let mut chatter = Chatter::new(&scene).await;
+        chatter.send(&scene, 101).await;
+        let folder = scene.close().await;
+        assert_eq!(count(&folder, "merged_through FROM index_state"), 0);
+        assert_eq!(count(&folder, "merging_through FROM index_state"), 100, "cut off");
+        connect(&folder).batch_execute(damage).expect("executes");
+        let scene = open(folder, merge_messages).expect("opens");
+        chatter.check(&scene).await;
+        chatter.send(&scene, 300).await;
+        chatter.check(&scene).await;
+        let scene = open(scene.close().await, merge_messages).expect("opens again");
+        chatter.check(&scene).await;
+        assert!(count(&scene.folder, "merged_through FROM index_state") >= 100, "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_index_takes_no_more_memory_at_every_start() {
+    let scene = new_scene();
+    let mut chatter = Chatter::new(&scene).await;
+    chatter.send(&scene, 8).await;
+    let mut folder = scene.close().await;
+    connect(&folder)
+        .batch_execute(
+            "CREATE TRIGGER damage BEFORE INSERT ON request_keys
+             BEGIN SELECT RAISE(ABORT, 'database disk image is malformed'); END",
+        )
+        .expect("executes");
+    let mut stored = Vec::new();
+    for _ in 0..4 {
+        let scene = open_at(folder);
+        while scene.append(chatter.next()).await.is_ok() {}
+        folder = scene.close().await;
+        stored.push(count(&folder, "count(*) FROM message_log"));
+    }
+    assert!(stored[3] - stored[0] <= 3, "a commit at each start, until it is known: {stored:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_is_acknowledged_than_the_mailbox_holds() {
+    let scene = Scene::new();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    let states = async {
+        for _ in 0..4_000 {
+            let state = scene.store.mailbox_state(bob.id).await.expect("readable");
+            assert!(state.acknowledged_through <= state.range.last, "{state:?}");
+        }
+    };
+    let writes = async {
+        loop {
+            let message = scene.append(draft(&alice, &bob, "text")).await.expect("stored");
+            let through = message.receiver_sequence;
+            let acknowledged = scene.store.acknowledge(bob.id, through).await;
+            acknowledged.expect("stored").expect("it is there");
+        }
+    };
+    tokio::select! {
+        () = states => {}
+        () = writes => {}
+    }
+}

@@ -246,6 +246,7 @@ impl Writer {
         };
         let mut appended = Vec::with_capacity(group.len());
         self.index.begin();
+        self.sequences.begin();
         let mut transaction = Transaction {
             connection,
             sequences: &mut self.sequences,
