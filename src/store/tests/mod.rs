@@ -1,6 +1,7 @@
 //! The store on a real folder: what it does with damage, and at its edges.
 
 mod admission;
+mod answers;
 mod damage;
 mod merging;
 mod opening;

@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::vec;
 
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -111,30 +112,35 @@ pub(super) fn give(group: Vec<Queued>, outcome: &Result<(), StoreError>) {
 pub async fn give_answers_on_this_thread() {
     let desk = Arc::new(Desk { answers: Mutex::default(), filled: Notify::new() });
     DESK.set(Some(Arc::clone(&desk)));
-    let closing = Closing(desk);
+    let mut closing = Closing { desk, in_hand: Vec::new().into_iter() };
     loop {
-        closing.0.filled.notified().await;
-        for (number, answer) in closing.0.take().into_iter().enumerate() {
+        closing.desk.filled.notified().await;
+        closing.in_hand = closing.desk.take().into_iter();
+        for (number, answer) in closing.in_hand.by_ref().enumerate() {
+            answer.give();
             if number % ANSWERS_AT_A_TIME == ANSWERS_AT_A_TIME - 1 {
                 yield_now().await;
             }
-            answer.give();
         }
     }
 }
 
 /// Closes a desk when it is dropped, and gives what was put there.
-struct Closing(Arc<Desk>);
+struct Closing {
+    desk: Arc<Desk>,
+    /// Taken, and not given yet.
+    in_hand: vec::IntoIter<Answer>,
+}
 
 impl Drop for Closing {
     fn drop(&mut self) {
         // A thread that ends has dropped it.
         let _ = DESK.try_with(RefCell::take);
-        let mut answers = self.0.answers();
+        let mut answers = self.desk.answers();
         answers.is_closed = true;
         let left = std::mem::take(&mut answers.ready);
         drop(answers);
-        for answer in left {
+        for answer in self.in_hand.by_ref().chain(left) {
             answer.give();
         }
     }
