@@ -116,11 +116,9 @@ pub async fn give_answers_on_this_thread() {
     loop {
         closing.desk.filled.notified().await;
         closing.in_hand = closing.desk.take().into_iter();
-        let mut number = 0;
-        while let Some(answer) = closing.in_hand.next() {
+        for (number, answer) in closing.in_hand.by_ref().enumerate() {
             answer.give();
-            number += 1;
-            if number % ANSWERS_AT_A_TIME == 0 {
+            if number % ANSWERS_AT_A_TIME == ANSWERS_AT_A_TIME - 1 {
                 yield_now().await;
             }
         }
