@@ -113,18 +113,22 @@ pub(super) fn stream(
                 }
                 request = requests.next(), if may_read => {
                     let mut next = Poll::Ready(request);
+                    let mut waited = false;
                     while let Poll::Ready(request) = next {
                         match request {
                             Some(Ok(request)) => {
-                                let due = accept(&messenger, &sender, request, body_bytes_max);
-                                in_work.push(due.await);
+                                let accepting = accept(&messenger, &sender, request, body_bytes_max);
+                                let due;
+                                (due, waited) = with_whether_it_waited(accepting).await;
+                                in_work.push(due);
                             }
                             Some(Err(status)) => {
                                 end = Some(End::Failed(broken(status, body_bytes_max)));
                             }
                             None => end = Some(End::Closed),
                         }
-                        let may_read = end.is_none() && in_work.has_room();
+                        // A full queue makes each wait: what else is due is looked at in between.
+                        let may_read = end.is_none() && in_work.has_room() && !waited;
                         next = if may_read { at_hand(&mut requests).await } else { Poll::Pending };
                     }
                 }
@@ -141,6 +145,18 @@ pub(super) fn stream(
             yield Err(status);
         }
     })
+}
+
+/// What `future` comes to, and whether that took waiting.
+async fn with_whether_it_waited<F: Future>(future: F) -> (F::Output, bool) {
+    let mut polls = 0;
+    tokio::pin!(future);
+    let output = poll_fn(|context| {
+        polls += 1;
+        future.as_mut().poll(context)
+    });
+    let output = output.await;
+    (output, polls > 1)
 }
 
 /// The next request or the end of them, if it takes no waiting.

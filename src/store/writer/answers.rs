@@ -100,15 +100,16 @@ pub(super) fn give(group: Vec<Queued>, outcome: &Result<(), StoreError>) {
     for (desk, answers) in by_desk {
         directly.extend(desk.put(answers));
     }
-    // The last one first: a stream of sends waits for its answers in order, so that it wakes up
-    // once, when all of them are there.
+    // Each of these wakes whoever waits for it. The last one first: a stream of sends waits for its
+    // answers in order, so that it wakes up once, when all of them are there.
     for answer in directly.into_iter().rev() {
         answer.give();
     }
 }
 
 /// Opens a desk on this thread: the writes that are submitted on it are answered by this future, which
-/// never ends. It must be polled on no other thread, beside the tasks that submit.
+/// never ends. It must be polled on no other thread, beside the tasks that submit, and there must be
+/// one at a time.
 pub async fn give_answers_on_this_thread() {
     let desk = Arc::new(Desk { answers: Mutex::default(), filled: Notify::new() });
     DESK.set(Some(Arc::clone(&desk)));

@@ -66,7 +66,9 @@ impl Write for Draft {
             let key = transaction.index.index().request_key(self.sender.id, request_id);
             request_key = Some(key);
             for position in transaction.index.rows_of_request(transaction.connection, key)? {
-                if let Some(outcome) = self.repeated(transaction, &receiver, request_id, position)? {
+                if let Some(outcome) =
+                    self.repeated(transaction, &receiver, request_id, position)?
+                {
                     return Ok(outcome);
                 }
             }
@@ -82,11 +84,7 @@ impl Write for Draft {
 
 impl Draft {
     /// The message with its place in both mailboxes.
-    fn number(
-        &self,
-        transaction: &mut Transaction<'_>,
-        receiver: User,
-    ) -> QueryResult<Message> {
+    fn number(&self, transaction: &mut Transaction<'_>, receiver: User) -> QueryResult<Message> {
         let Transaction { connection, sequences, index, .. } = transaction;
         let receiver_sequence = sequences.next(connection, index.index(), receiver.id)?;
         let sender_sequence = if self.sender.id == receiver.id {

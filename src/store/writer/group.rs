@@ -122,7 +122,13 @@ impl Writer {
 
     /// Writes until it is told to stop, and then what came before.
     pub(in crate::store) fn run(mut self) {
-        while let Some(first) = self.wait() {
+        loop {
+            let waiting = Instant::now();
+            let Some(first) = self.wait() else { return };
+            if waiting.elapsed() > GATHER_MAX {
+                // The load that the last group was a sign of is over.
+                self.last = LastGroup::default();
+            }
             let mut group = Vec::new();
             self.gather();
             let stop = self.collect(first, &mut group);
