@@ -24,7 +24,8 @@ impl StreamEnd {
     pub(super) async fn reached(self) -> CallError {
         let deadline = async {
             match self.deadline {
-                Some(Deadline(deadline)) => sleep_until(deadline).await,
+                // In a box: most streams have no deadline, and then no place for its timer.
+                Some(Deadline(deadline)) => Box::pin(sleep_until(deadline)).await,
                 None => std::future::pending().await,
             }
         };

@@ -20,31 +20,40 @@ const EVENTS_AT_ONCE_MAX: usize = 64;
 
 /// The events of `follow` until it fails, the client goes, or `end` is reached.
 ///
-/// Nothing runs between polls: a reader that does not read costs what `follow` holds.
+/// Nothing runs between polls: a reader that does not read costs what `follow` holds. There are many
+/// that wait and hold the whole of this, so it has one place for a response, and none for an event.
 pub(super) fn stream(mut follow: Follow, owner: UserId, end: StreamEnd) -> Subscription {
     Box::pin(stream! {
         let end = end.reached();
         tokio::pin!(end);
-        loop {
-            let next = tokio::select! {
-                biased;
-                error = &mut end => Err(error),
-                next = follow.next() => next.map_err(CallError::from),
-            };
-            match next {
-                Ok(event) => yield Ok(encode::event(event, owner)),
-                Err(error) => {
-                    yield Err(error.into());
-                    return;
-                }
-            }
-            // What is there needs neither a look at the clock nor one at the end for each event.
-            for _ in 1..EVENTS_AT_ONCE_MAX {
-                match follow.at_hand() {
-                    Some(event) => yield Ok(encode::event(event, owner)),
-                    None => break,
-                }
-            }
+        let mut at_once = 0;
+        let mut has_ended = false;
+        while !has_ended {
+            let next = next(&mut follow, owner, end.as_mut(), &mut at_once);
+            yield next.await.inspect_err(|_| has_ended = true);
         }
     })
+}
+
+/// The next response. What is at hand needs neither a look at the clock nor one at the end for each
+/// event, `at_once` times.
+async fn next(
+    follow: &mut Follow,
+    owner: UserId,
+    end: Pin<&mut impl Future<Output = CallError>>,
+    at_once: &mut usize,
+) -> Result<SubscribeResponse, Status> {
+    if *at_once > 0
+        && let Some(event) = follow.at_hand()
+    {
+        *at_once -= 1;
+        return Ok(encode::event(event, owner));
+    }
+    *at_once = EVENTS_AT_ONCE_MAX - 1;
+    let event = tokio::select! {
+        biased;
+        error = end => Err(error),
+        event = follow.next() => event.map_err(CallError::from),
+    };
+    Ok(encode::event(event?, owner))
 }

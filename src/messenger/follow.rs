@@ -184,7 +184,8 @@ impl Follow {
                 },
                 // A long replay can have nothing to deliver to one who only wants what they received.
                 _ if Instant::now() >= heartbeat => return Ok(self.heartbeat()),
-                _ => self.read_page().await?,
+                // In a box: one who is live does not hold the place that reading takes.
+                _ => Box::pin(self.read_page()).await?,
             }
         }
     }
