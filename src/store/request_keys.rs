@@ -2,9 +2,9 @@
 //! or more for ten millions, and the store serves meanwhile.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use diesel::prelude::*;
 use tracing::{debug, warn};
@@ -16,27 +16,30 @@ use super::index::Index;
 /// The thread that reads them; [`stop`](Self::stop) ends it.
 pub(super) struct RequestKeysReader {
     thread: JoinHandle<()>,
-    is_stopped: Arc<AtomicBool>,
+    /// Dropped to stop it.
+    going_on: SyncSender<()>,
 }
+
+/// How long after the start it begins: what a start has to do comes first, and the first calls.
+const BEGIN_AFTER: Duration = Duration::from_secs(1);
 
 impl RequestKeysReader {
     pub(super) fn start(database: &Path, index: Index) -> Result<Self, OpenError> {
         let mut connection = open_reader(database)?;
-        let is_stopped = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&is_stopped);
+        let (going_on, stopped) = mpsc::sync_channel(0);
         let thread = std::thread::Builder::new()
             .name("store-keys".into())
-            .spawn(move || match read(&mut connection, &index, &stop) {
+            .spawn(move || match read(&mut connection, &index, &stopped) {
                 Ok(()) => debug!("the request keys are read"),
                 Err(error) => warn!(%error, "cannot read the request keys: sends look each one up"),
             })
             .map_err(OpenError::Thread)?;
-        Ok(Self { thread, is_stopped })
+        Ok(Self { thread, going_on })
     }
 
     /// Stops reading, and waits until it has.
     pub(super) fn stop(self) {
-        self.is_stopped.store(true, Ordering::Relaxed);
+        drop(self.going_on);
         // It is logged where it fails, and a panic changes nothing for who closes.
         let _ = self.thread.join();
     }
@@ -46,10 +49,12 @@ impl RequestKeysReader {
 fn read(
     connection: &mut SqliteConnection,
     index: &Index,
-    is_stopped: &AtomicBool,
+    stopped: &Receiver<()>,
 ) -> QueryResult<()> {
     let mut last = None;
-    while !is_stopped.load(Ordering::Relaxed) {
+    let mut wait = BEGIN_AFTER;
+    while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+        wait = Duration::ZERO;
         last = index.read_request_keys(connection, last)?;
         if last.is_none() {
             break;

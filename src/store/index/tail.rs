@@ -174,7 +174,13 @@ impl Segment {
             after,
             rows: Vec::with_capacity(capacity_rows),
             mailboxes: HashMap::default(),
-            requests: vec![HashMap::default(); REQUEST_SHARDS],
+            // So that no commit, and no start, pays for growing one.
+            requests: (0..REQUEST_SHARDS)
+                .map(|_| {
+                    let capacity = capacity_rows.div_ceil(REQUEST_SHARDS);
+                    HashMap::with_capacity_and_hasher(capacity, BuildHasherDefault::default())
+                })
+                .collect(),
             same_keys: Vec::new(),
         }
     }
