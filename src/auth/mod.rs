@@ -45,15 +45,20 @@ impl Authenticator {
         Self { store, owners: Arc::new(Cache::new(TOKENS_REMEMBERED_MAX)) }
     }
 
+    /// The user to whom the token belongs, if that is known without asking the store.
+    pub fn remembered(&self, token: &Token) -> Option<User> {
+        self.owners.get(&token.hash())
+    }
+
     /// The user to whom the token belongs.
     ///
     /// # Errors
     /// [`AuthError::UnknownToken`] when it is nobody's.
     pub async fn authenticate(&self, token: &Token) -> Result<User, AuthError> {
-        let hash = token.hash();
-        if let Some(user) = self.owners.get(&hash) {
+        if let Some(user) = self.remembered(token) {
             return Ok(user);
         }
+        let hash = token.hash();
         let user = self.store.find_by_token(hash).await?.ok_or(AuthError::UnknownToken)?;
         self.owners.insert(hash, user.clone());
         Ok(user)

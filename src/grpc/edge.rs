@@ -19,7 +19,7 @@ use super::error::CallError;
 use super::service::Messaging;
 use super::stream_end::Deadline;
 use crate::auth::{AuthError, Authenticator};
-use crate::domain::Token;
+use crate::domain::{Token, User};
 use crate::domain::limits::{CALL_DEADLINE, REQUEST_BYTES_MAX};
 use crate::proto::messaging_service_server::MessagingServiceServer;
 
@@ -29,7 +29,7 @@ const GRPC_TIMEOUT: &str = "grpc-timeout";
 const BEARER: &str = "bearer";
 
 /// Wraps the messaging service: recognises the caller, for whom the handler finds a
-/// [`User`](crate::domain::User) among the request's extensions, and keeps the call's deadline.
+/// [`User`] among the request's extensions, and keeps the call's deadline.
 pub struct Edge<S>(Arc<Parts<S>>);
 
 /// Shared, since every call takes them along.
@@ -95,7 +95,7 @@ where
         + Send
         + Sync
         + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
     B: Send + 'static,
 {
     type Response = Response<Body>;
@@ -107,59 +107,91 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let parts = Arc::clone(&self.0);
+        let deadline = head_deadline(&mut request);
+        let method = Method::of(request.uri().path());
+        let token = bearer(request.headers());
+        // Nearly every caller is remembered. Their call is on its way at once, and what waits for it
+        // does not hold a request besides.
+        let remembered = token.as_ref().ok().and_then(|it| parts.authenticator.remembered(it));
+        if let Some(user) = remembered {
+            let calling = parts.start(request, Some(user), method);
+            return Box::pin(async move {
+                let outcome = timeout_at(deadline, calling).await;
+                Ok(parts.answer(outcome.map_err(|_| CallError::DeadlineExceeded), method))
+            });
+        }
         Box::pin(async move {
-            Ok(parts.handle(request).await.unwrap_or_else(|e| Status::from(e).into_http()))
+            let calling = async {
+                let caller = parts.recognise(token, method).await?;
+                Ok(parts.start(request, caller, method).await)
+            };
+            let outcome = timeout_at(deadline, calling).await;
+            Ok(parts.answer(outcome.unwrap_or(Err(CallError::DeadlineExceeded)), method))
         })
     }
 }
 
 impl<S: Clone> Parts<S> {
-    async fn handle<B>(&self, mut request: Request<B>) -> Result<Response<Body>, CallError>
-    where
-        S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
-    {
-        let mut head_deadline = Instant::now() + CALL_DEADLINE;
-        if let Some(timeout) = timeout(request.headers()) {
-            let deadline = Instant::now() + timeout;
-            head_deadline = head_deadline.min(deadline);
-            // Streams go on after their head, and keep it themselves.
-            request.extensions_mut().insert(Deadline(deadline));
-        }
-        timeout_at(head_deadline, self.call_as_caller(request))
-            .await
-            .unwrap_or(Err(CallError::DeadlineExceeded))
-    }
-
-    async fn call_as_caller<B>(&self, mut request: Request<B>) -> Result<Response<Body>, CallError>
-    where
-        S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
-    {
-        let method = Method::of(request.uri().path());
-        let caller = match bearer(request.headers()) {
+    /// Who calls, according to the store. `None`: nobody, and the method takes that.
+    async fn recognise(
+        &self,
+        token: Result<Token, CallError>,
+        method: Method,
+    ) -> Result<Option<User>, CallError> {
+        let caller = match token {
             Ok(token) => self.authenticator.authenticate(&token).await.map_err(CallError::from),
             Err(error) => Err(error),
         };
         match caller {
-            Ok(user) => {
-                request.extensions_mut().insert(user);
-            }
             // A token that is no good is as none: what the name's own token may do is refused.
             Err(
                 CallError::TokenMissing
                 | CallError::TokenMalformed
                 | CallError::Auth(AuthError::UnknownToken),
-            ) if method == Method::Register => {}
-            Err(error) => return Err(error),
+            ) if method == Method::Register => Ok(None),
+            caller => caller.map(Some),
         }
-        let carries_body = method == Method::Send;
-        let mut service = if carries_body { &self.sends } else { &self.others }.clone();
-        let Ok(response) = service.call(request).await;
-        let error = undetailed(response.headers())
-            .and_then(|status| codec::request_error(&status, carries_body, self.body_bytes_max));
-        error.map_or(Ok(response), Err)
     }
+
+    /// Calls the handler.
+    fn start<B>(&self, mut request: Request<B>, caller: Option<User>, method: Method) -> S::Future
+    where
+        S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    {
+        if let Some(user) = caller {
+            request.extensions_mut().insert(user);
+        }
+        let service = if method == Method::Send { &self.sends } else { &self.others };
+        service.clone().call(request)
+    }
+
+    /// What the caller gets: the handler's answer, with details if it is an error without.
+    fn answer(
+        &self,
+        outcome: Result<Result<Response<Body>, Infallible>, CallError>,
+        method: Method,
+    ) -> Response<Body> {
+        let answer = outcome.and_then(|answered| {
+            let Ok(response) = answered;
+            let error = undetailed(response.headers()).and_then(|status| {
+                codec::request_error(&status, method == Method::Send, self.body_bytes_max)
+            });
+            error.map_or(Ok(response), Err)
+        });
+        answer.unwrap_or_else(|error| Status::from(error).into_http())
+    }
+}
+
+/// Until when a call's head must have come.
+fn head_deadline<B>(request: &mut Request<B>) -> Instant {
+    let now = Instant::now();
+    let Some(timeout) = timeout(request.headers()) else { return now + CALL_DEADLINE };
+    let deadline = now + timeout;
+    // Streams go on after their head, and keep it themselves.
+    request.extensions_mut().insert(Deadline(deadline));
+    deadline.min(now + CALL_DEADLINE)
 }
 
 /// The token among a call's metadata.
