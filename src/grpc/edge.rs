@@ -19,8 +19,8 @@ use super::error::CallError;
 use super::service::Messaging;
 use super::stream_end::Deadline;
 use crate::auth::{AuthError, Authenticator};
-use crate::domain::{Token, User};
 use crate::domain::limits::{CALL_DEADLINE, REQUEST_BYTES_MAX};
+use crate::domain::{Token, User};
 use crate::proto::messaging_service_server::MessagingServiceServer;
 
 const GRPC_TIMEOUT: &str = "grpc-timeout";

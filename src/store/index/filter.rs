@@ -1,8 +1,8 @@
-//! Which request keys the table may hold, in memory.
+//! Which request keys the index may hold, in memory.
 //!
 //! Nearly every request id is new, and to learn that from the table costs a page of it, a fifth of
 //! the time of storing a message. A Bloom filter learns it from one cache line. What it takes for
-//! present is looked up.
+//! present is looked up, in memory and in the table.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -20,13 +20,15 @@ const BITS_PER_KEY: u32 = 4;
 
 pub(in crate::store) struct RequestFilter {
     words: Box<[AtomicU64]>,
-    /// Whether all keys of the table are in it.
+    /// Whether all keys of the index are in it.
     is_complete: AtomicBool,
 }
 
 impl RequestFilter {
     pub(super) fn new() -> Self {
-        let words = (0..BLOCKS * WORDS_PER_BLOCK).map(|_| AtomicU64::new(0)).collect();
+        // Allocated as zeros and kept in place, so that a start does not touch every page of it.
+        let zeros = vec![0; BLOCKS * WORDS_PER_BLOCK];
+        let words = zeros.into_iter().map(AtomicU64::new).collect();
         Self { words, is_complete: AtomicBool::new(false) }
     }
 
@@ -36,12 +38,12 @@ impl RequestFilter {
         }
     }
 
-    /// Every key that is in the table by now was inserted, and those that come will be.
+    /// Every key that is in the index by now was inserted, and those that come will be.
     pub(super) fn complete(&self) {
         self.is_complete.store(true, Ordering::Release);
     }
 
-    /// `false`: the table does not have this key.
+    /// `false`: the index does not have this key, nor does the transaction that is being written.
     pub(super) fn may_have(&self, key: RequestKey) -> bool {
         !self.is_complete.load(Ordering::Acquire)
             || places(key).all(|(word, bit)| self.words[word].load(Ordering::Relaxed) & bit != 0)

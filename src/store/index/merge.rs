@@ -9,7 +9,6 @@ use std::sync::Arc;
 use diesel::prelude::*;
 
 use super::entry::RequestKey;
-use super::filter::RequestFilter;
 use super::tables;
 use super::tail::{REQUEST_SHARDS, Segment};
 use crate::domain::UserId;
@@ -24,7 +23,6 @@ const ROW_COST: usize = 16;
 pub(super) struct Merge {
     segment: Arc<Segment>,
     owners: Vec<UserId>,
-    filter: Arc<RequestFilter>,
     at: Cursor,
     /// The shard that the cursor is in, in order: kept from slice to slice.
     requests: Option<(usize, Vec<(RequestKey, i64)>)>,
@@ -42,11 +40,10 @@ pub(super) enum Cursor {
 }
 
 impl Merge {
-    /// Of `segment`, whose request keys are to be in `filter` when they are in the table.
-    pub(super) fn of(segment: Arc<Segment>, filter: Arc<RequestFilter>) -> Self {
+    pub(super) fn of(segment: Arc<Segment>) -> Self {
         let owners = segment.owners();
         let at = Cursor::Mailboxes { owner: 0, entry: 0 };
-        Self { segment, owners, filter, at, requests: None }
+        Self { segment, owners, at, requests: None }
     }
 
     /// The position up to which it goes.
@@ -136,7 +133,6 @@ impl Merge {
         let slice = &slice[..most.min(slice.len())];
         for (key, position) in slice {
             tables::put_request(connection, *key, *position)?;
-            self.filter.insert(*key);
         }
         let next = key + slice.len();
         let next = if next < keys.len() {

@@ -162,25 +162,34 @@ impl Index {
     }
 
     /// Where messages with this key stand in the log.
-    pub(super) fn rows_of_request(
+    fn rows_of_request(
         &self,
         connection: &mut SqliteConnection,
         key: RequestKey,
     ) -> QueryResult<Vec<i64>> {
         let mut positions = self.tail().rows_of_request(key);
-        if self.filter.may_have(key) {
-            positions.extend(tables::rows_of_request(connection, key)?);
-        }
+        positions.extend(tables::rows_of_request(connection, key)?);
         Ok(positions)
     }
 
-    /// Reads some of the table's request keys into the filter, those after `after` in order; the last
-    /// of them, or `None` when all are read. Until then every key is looked up in the table.
+    /// Reads request keys into the filter: those of the tail first, then some of the table's, those
+    /// after `after` in order. The last of them, or `None` when all are read: until then every key is
+    /// looked up.
+    ///
+    /// What is in the tail when this begins may be merged meanwhile, to a place of the table that was
+    /// read before; what is appended later is added to the filter by the writer.
     pub(super) fn read_request_keys(
         &self,
         connection: &mut SqliteConnection,
         after: Option<RequestKey>,
     ) -> QueryResult<Option<RequestKey>> {
+        if after.is_none() {
+            // Copied, so that no commit waits for the lock meanwhile.
+            let in_tail: Vec<_> = self.tail().request_keys().collect();
+            for key in in_tail {
+                self.filter.insert(key);
+            }
+        }
         let mut last = None;
         tables::visit_request_keys(connection, after, |key| {
             self.filter.insert(key);

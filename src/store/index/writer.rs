@@ -1,6 +1,5 @@
 //! The indexes' side of a commit: what is added to the tail, what is merged along with it.
 
-use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use diesel::connection::SimpleConnection as _;
@@ -39,7 +38,6 @@ pub(in crate::store) struct IndexWriter {
     segment_rows: usize,
     /// What the present transaction appended to the log.
     staged: Vec<Placement>,
-    staged_keys: HashMap<RequestKey, Vec<i64>>,
     merge: Option<Merge>,
     /// Where the merge goes on once the present transaction is committed.
     merge_next: Option<Cursor>,
@@ -88,7 +86,6 @@ impl IndexWriter {
             index: Index { tail, keys, filter },
             segment_rows,
             staged: Vec::new(),
-            staged_keys: HashMap::new(),
             merge: None,
             merge_next: None,
             pending_left_over: true,
@@ -119,15 +116,15 @@ impl IndexWriter {
     /// A transaction begins: nothing of one before it is kept.
     pub(in crate::store) fn begin(&mut self) {
         self.staged.clear();
-        self.staged_keys.clear();
         self.merge_next = None;
     }
 
-    /// Adds the row that the transaction appended to the log at `position`.
-    pub(in crate::store) fn add(&mut self, position: i64, placement: Placement) {
+    /// Adds the row that the transaction appended to the log, the next after those that were added.
+    pub(in crate::store) fn add(&mut self, placement: Placement) {
         self.staged.push(placement);
         if let Some(key) = placement.request_key {
-            self.staged_keys.entry(key).or_default().push(position);
+            // If it is not committed, the key is taken for present and looked up in vain.
+            self.index.filter.insert(key);
         }
     }
 
@@ -137,8 +134,13 @@ impl IndexWriter {
         connection: &mut SqliteConnection,
         key: RequestKey,
     ) -> QueryResult<Vec<i64>> {
+        if !self.index.filter.may_have(key) {
+            return Ok(Vec::new());
+        }
         let mut positions = self.index.rows_of_request(connection, key)?;
-        positions.extend(self.staged_keys.get(&key).into_iter().flatten());
+        let first = self.index.tail().last_position() + 1;
+        let staged = (first..).zip(&self.staged).filter(|(_, it)| it.request_key == Some(key));
+        positions.extend(staged.map(|(position, _)| position));
         Ok(positions)
     }
 
@@ -199,7 +201,6 @@ impl IndexWriter {
             }
         }
         self.staged.clear();
-        self.staged_keys.clear();
         self.slice_committed();
         self.merge_if_due();
         Ok(())
@@ -224,7 +225,7 @@ impl IndexWriter {
 
     fn begin_merge(&mut self) {
         let frozen = self.index.tail_mut().freeze(self.segment_rows);
-        self.merge = Some(Merge::of(frozen, Arc::clone(&self.index.filter)));
+        self.merge = Some(Merge::of(frozen));
     }
 
     /// Fills the tail with the log's rows after the mark: from what each commit left for that, and

@@ -151,6 +151,49 @@ async fn a_repeated_request_is_found_wherever_its_entry_is() {
     chatter.check(&scene).await;
 }
 
+/// What is done a second after a start.
+fn read_request_keys(scene: &Scene) {
+    let mut connection = connect(&scene.folder);
+    let mut last = None;
+    loop {
+        last = scene.store.0.index.read_request_keys(&mut connection, last).expect("readable");
+        if last.is_none() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_found_when_the_filter_says_which_are_new() {
+    let scene = new_scene();
+    let mut chatter = Chatter::new(&scene).await;
+    let mut drafts = Vec::new();
+    for _ in 0..10 {
+        let draft = chatter.next();
+        drafts.push((draft.clone(), scene.append(draft).await.expect("stored").id));
+    }
+    let scene = open_at(scene.close().await);
+    read_request_keys(&scene);
+    for _ in 0..30 {
+        let draft = chatter.next();
+        let mut pending = Vec::new();
+        for _ in 0..8 {
+            pending.push(scene.store.append(draft.clone()).await.expect("a place"));
+        }
+        let mut ids = Vec::new();
+        for pending in pending {
+            ids.push(pending.committed().await.expect("stored or found").id);
+        }
+        assert!(ids.iter().all(|id| *id == ids[0]), "within a transaction and after it");
+        drafts.push((draft, ids[0]));
+        for (draft, id) in &drafts {
+            let repeated = scene.append(draft.clone()).await.expect("found");
+            assert_eq!(repeated.id, *id);
+        }
+    }
+    chatter.check(&scene).await;
+}
+
 /// A write-ahead log is a header and then frames, each a header and a page.
 /// (<https://sqlite.org/fileformat2.html#the_write_ahead_log>)
 const WAL_HEADER_BYTES: usize = 32;

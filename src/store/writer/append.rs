@@ -76,7 +76,7 @@ impl Write for Draft {
         let message = Arc::new(self.number(transaction, receiver)?);
         let position = transaction.sequences.next_position(transaction.connection)?;
         log::append(transaction.connection, position, &message)?;
-        transaction.index.add(position, Placement::of(&message, request_key));
+        transaction.index.add(Placement::of(&message, request_key));
         transaction.appended.push(Arc::clone(&message));
         Ok(Ok(message))
     }
