@@ -164,6 +164,7 @@ pub fn open(
 ) -> Result<(Store, StoreGuard), OpenError> {
     let folder = DataFolder::open(&options.data_dir)?;
     let database = folder.database()?;
+    folder.sync_log()?;
     let mut connection = connection::open_writer(&database)?;
     let epoch = connection::migrate(&mut connection, &database)?;
     let index_writer = IndexWriter::load(&mut connection, options.merge_messages.max(1))

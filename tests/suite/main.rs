@@ -25,6 +25,7 @@ mod faults;
 mod folder;
 mod get_messages;
 mod get_user;
+mod injected;
 mod kill;
 mod lag;
 mod list_users;
