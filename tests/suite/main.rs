@@ -41,4 +41,6 @@ mod restart;
 mod send_message;
 mod send_messages;
 mod shutdown;
+mod simulated_service;
+mod simulation;
 mod subscribe;
