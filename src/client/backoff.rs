@@ -6,17 +6,23 @@ use std::time::Duration;
 pub(super) struct Backoff {
     min: Duration,
     max: Duration,
+    jitter_seed: Option<u64>,
     failures: u32,
 }
 
 impl Backoff {
-    pub(super) fn new(min: Duration, max: Duration) -> Self {
-        Self { min, max: max.max(min), failures: 0 }
+    /// Jitter from the operating system's randomness, or repeatable from a seed.
+    pub(super) fn new(min: Duration, max: Duration, jitter_seed: Option<u64>) -> Self {
+        Self { min, max: max.max(min), jitter_seed, failures: 0 }
     }
 
     /// How long to wait after one more failure; at least as long as the server asked for.
     pub(super) fn next_delay(&mut self, asked_for: Option<Duration>) -> Duration {
-        let delay = self.delay(asked_for, random_fraction());
+        let fraction = match self.jitter_seed {
+            Some(seed) => seeded_fraction(seed.wrapping_add(self.failures.into())),
+            None => random_fraction(),
+        };
+        let delay = self.delay(asked_for, fraction);
         self.failures = self.failures.saturating_add(1);
         delay
     }
@@ -39,7 +45,19 @@ impl Backoff {
 
 /// A random number in 0.0..1.0; 0.5 should the operating system have no random bits.
 fn random_fraction() -> f64 {
-    getrandom::u32().map_or(0.5, |bits| f64::from(bits) / (f64::from(u32::MAX) + 1.0))
+    getrandom::u32().map_or(0.5, to_fraction)
+}
+
+/// A number in 0.0..1.0 that depends on the seed alone. (`SplitMix64`, Steele et al. 2014)
+fn seeded_fraction(seed: u64) -> f64 {
+    let mut bits = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    to_fraction((bits >> 32) as u32)
+}
+
+fn to_fraction(bits: u32) -> f64 {
+    f64::from(bits) / (f64::from(u32::MAX) + 1.0)
 }
 
 #[cfg(test)]
@@ -51,7 +69,7 @@ mod tests {
 
     #[test]
     fn doubles_from_the_shortest_wait_to_the_longest() {
-        let mut backoff = Backoff::new(MIN, MAX);
+        let mut backoff = Backoff::new(MIN, MAX, None);
         let mut longest = Vec::new();
         for _ in 0..8 {
             longest.push(backoff.delay(None, 1.0).as_millis());
@@ -62,7 +80,7 @@ mod tests {
 
     #[test]
     fn jitter_takes_away_at_most_half() {
-        let backoff = Backoff::new(MIN, MAX);
+        let backoff = Backoff::new(MIN, MAX, None);
         assert_eq!(backoff.delay(None, 0.0), MIN / 2);
         for _ in 0..100 {
             let delay = backoff.clone().next_delay(None);
@@ -71,8 +89,19 @@ mod tests {
     }
 
     #[test]
+    fn jitter_from_a_seed_can_be_repeated() {
+        let delays = |seed| {
+            let mut backoff = Backoff::new(MIN, MAX, Some(seed));
+            [(); 8].map(|()| backoff.next_delay(None))
+        };
+        assert_eq!(delays(7), delays(7));
+        assert_ne!(delays(7), delays(8));
+        assert!((MIN / 2..=MIN).contains(&delays(7)[0]));
+    }
+
+    #[test]
     fn waits_as_long_as_the_server_asked_for() {
-        let backoff = Backoff::new(MIN, MAX);
+        let backoff = Backoff::new(MIN, MAX, None);
         let asked = Duration::from_secs(2);
         assert_eq!(backoff.delay(Some(asked), 0.0), asked);
         assert_eq!(backoff.delay(Some(asked), 1.0), asked + asked / 4);
@@ -81,7 +110,7 @@ mod tests {
 
     #[test]
     fn starts_over_after_a_reset_and_never_overflows() {
-        let mut backoff = Backoff::new(MIN, MAX);
+        let mut backoff = Backoff::new(MIN, MAX, None);
         backoff.failures = u32::MAX;
         assert!(backoff.next_delay(None) <= MAX);
         backoff.reset();

@@ -1,7 +1,12 @@
 use std::fmt;
 use std::future::Future;
+use std::io;
+use std::sync::Arc;
 
 use async_stream::try_stream;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
@@ -16,6 +21,9 @@ use crate::proto;
 use crate::proto::messaging_service_client::MessagingServiceClient;
 
 pub(super) type Grpc = MessagingServiceClient<Channel>;
+
+/// Makes a channel, which opens its connection at the first call and again whenever it breaks.
+type NewChannel = Arc<dyn Fn(&Endpoint) -> Channel + Send + Sync>;
 
 /// The port of a server that is named without a scheme and without a port.
 const DEFAULT_PORT: u16 = 50051;
@@ -33,6 +41,7 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 pub struct Client {
     server: String,
     endpoint: Endpoint,
+    new_channel: NewChannel,
     grpc: Grpc,
     authorization: Option<MetadataValue<Ascii>>,
     options: Options,
@@ -59,10 +68,44 @@ impl Client {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub fn connect_with(server: &str, options: Options) -> Result<Self, Error> {
+        Self::new(server, options, Arc::new(Endpoint::connect_lazy))
+    }
+
+    /// As [`Client::connect_with`], over connections that `connect` opens, such as a Unix socket, a
+    /// tunnel, or a network that a test simulates. It is given the server's URI whenever a connection
+    /// is needed: one for all calls, and one for each that follows. [`Options::connect_timeout`] bounds
+    /// it; its errors are [`Error::Connect`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidServer`] for a text that names no server.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn connect_through<C, F, Io>(
+        server: &str,
+        options: Options,
+        connect: C,
+    ) -> Result<Self, Error>
+    where
+        C: Fn(Uri) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = io::Result<Io>> + Send + 'static,
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let new_channel = move |endpoint: &Endpoint| {
+            let connect = connect.clone();
+            endpoint.connect_with_connector_lazy(tower::service_fn(move |uri| {
+                let connecting = connect(uri);
+                async move { connecting.await.map(TokioIo::new) }
+            }))
+        };
+        Self::new(server, options, Arc::new(new_channel))
+    }
+
+    fn new(server: &str, options: Options, new_channel: NewChannel) -> Result<Self, Error> {
         let server = parse_server(server)?;
         let endpoint = new_endpoint(&server, &options)?;
-        let grpc = Grpc::new(endpoint.connect_lazy());
-        Ok(Self { server, endpoint, grpc, authorization: None, options })
+        let grpc = Grpc::new(new_channel(&endpoint));
+        Ok(Self { server, endpoint, new_channel, grpc, authorization: None, options })
     }
 
     /// This client as the user whose token it is.
@@ -245,7 +288,7 @@ impl Client {
 
     /// A client of the same server and user on a connection of its own.
     pub(super) fn on_own_connection(&self) -> Grpc {
-        Grpc::new(self.endpoint.connect_lazy())
+        Grpc::new((self.new_channel)(&self.endpoint))
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -310,7 +353,7 @@ fn parse_server(text: &str) -> Result<String, Error> {
     };
     let has_scheme = text.contains("://");
     let full = if has_scheme { text.to_owned() } else { format!("http://{text}") };
-    let uri = full.parse::<http::Uri>().map_err(|error| invalid(&error.to_string()))?;
+    let uri = full.parse::<Uri>().map_err(|error| invalid(&error.to_string()))?;
     if uri.scheme_str() != Some("http") {
         return Err(invalid("only http is spoken here, without TLS"));
     }

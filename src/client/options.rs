@@ -19,6 +19,7 @@ pub struct Options {
     pub(super) retry_deadline: Duration,
     pub(super) backoff_min: Duration,
     pub(super) backoff_max: Duration,
+    pub(super) jitter_seed: Option<u64>,
     pub(super) keepalive_interval: Duration,
     pub(super) keepalive_timeout: Duration,
 }
@@ -31,6 +32,7 @@ impl Default for Options {
             retry_deadline: Duration::from_secs(30),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
+            jitter_seed: None,
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
         }
@@ -71,6 +73,14 @@ impl Options {
         self
     }
 
+    /// Draws the jitter from this seed instead of the operating system's randomness, so that a run in
+    /// simulated time can be repeated. Clients that share a seed wait equally long. Default: none.
+    #[must_use]
+    pub fn jitter_seed(mut self, seed: u64) -> Self {
+        self.jitter_seed = Some(seed);
+        self
+    }
+
     /// How a dead connection is noticed: a ping after `interval` of silence, and the connection is
     /// given up when no answer comes within `timeout`. Default: 20 and 10 seconds.
     #[must_use]
@@ -81,6 +91,6 @@ impl Options {
     }
 
     pub(super) fn new_backoff(&self) -> Backoff {
-        Backoff::new(self.backoff_min, self.backoff_max)
+        Backoff::new(self.backoff_min, self.backoff_max, self.jitter_seed)
     }
 }

@@ -1,7 +1,5 @@
 use std::future::Future;
-use std::time::Instant;
-
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Error, Options};
 

@@ -2,7 +2,8 @@ use std::path::Path;
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use diesel::sql_types::Text;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sql_types::{Integer, Text};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
 use super::OpenError;
@@ -123,6 +124,24 @@ fn epoch(connection: &mut SqliteConnection) -> QueryResult<Epoch> {
         .execute(connection)?;
     let text = database_state::table.select(database_state::epoch).first(connection)?;
     Ok(Epoch::from_text(text))
+}
+
+#[derive(QueryableByName)]
+struct Checkpoint {
+    #[diesel(sql_type = Integer)]
+    busy: i32,
+}
+
+/// Writes what the write-ahead log holds to the database file, syncs that, and empties the log. After a
+/// sync that failed, another one that succeeds proves nothing: the operating system may have dropped
+/// what it could not write, and show it from memory. What is written anew it must write.
+pub(super) fn empty_log(connection: &mut SqliteConnection) -> QueryResult<()> {
+    let query = diesel::sql_query("PRAGMA wal_checkpoint(TRUNCATE)");
+    if query.get_result::<Checkpoint>(connection)?.busy == 0 {
+        return Ok(());
+    }
+    let text = "the write-ahead log is being read".to_owned();
+    Err(DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text)))
 }
 
 /// Room for a group of small messages: a disk with less than that is as good as full.

@@ -9,6 +9,7 @@ use super::OpenError;
 
 const LOCK_FILE: &str = "peerpost.lock";
 const DATABASE_FILE: &str = "peerpost.db";
+const LOG_FILE: &str = "peerpost.db-wal";
 
 /// Only the server's own user reads what is in the folder.
 const FOLDER_MODE: u32 = 0o700;
@@ -70,6 +71,18 @@ impl DataFolder {
             .open(&path)
             .map_err(|source| OpenError::Folder { path: self.path.clone(), source })?;
         Ok(path)
+    }
+
+    /// Makes durable what a process that was killed wrote to SQLite's log and had not synced yet:
+    /// SQLite takes it for committed, and a repeated request would be answered without a commit of its
+    /// own. Not to be called once the database is open, since closing one of its files ends its locks.
+    pub(super) fn sync_log(&self) -> Result<(), OpenError> {
+        match File::open(self.path.join(LOG_FILE)).and_then(|log| log.sync_all()) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(OpenError::Folder { path: self.path.clone(), source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes the names of new files durable: SQLite syncs its files, but not the folder that a new

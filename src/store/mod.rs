@@ -59,6 +59,9 @@ pub const WRITE_QUEUE_BYTES_DEFAULT: usize = 64 * 1024 * 1024;
 /// about 50 bytes, and twice as much if every message is for another user.
 pub const MERGE_MESSAGES_DEFAULT: usize = 131_072;
 
+/// What a start has to do comes first, and the first calls.
+pub const REQUEST_KEYS_DELAY_DEFAULT: Duration = Duration::from_secs(1);
+
 /// Longer than any commit on a disk that works.
 pub const ADMISSION_WAIT_DEFAULT: Duration = Duration::from_secs(2);
 
@@ -78,6 +81,9 @@ pub struct Options {
     /// The messages whose index entries wait in memory until they are merged into the tables together.
     /// Default [`MERGE_MESSAGES_DEFAULT`].
     pub merge_messages: usize,
+    /// How long after the start the stored request keys are read into memory; until they are, each
+    /// `request_id` is looked up on disk. Default [`REQUEST_KEYS_DELAY_DEFAULT`].
+    pub request_keys_delay: Duration,
     /// How long a call waits for a place in a full queue, or for a connection that reads, before it
     /// is refused. Default [`ADMISSION_WAIT_DEFAULT`].
     pub admission_wait: Duration,
@@ -92,6 +98,7 @@ impl Options {
             token_readers: TOKEN_READERS_DEFAULT,
             write_queue_bytes: WRITE_QUEUE_BYTES_DEFAULT,
             merge_messages: MERGE_MESSAGES_DEFAULT,
+            request_keys_delay: REQUEST_KEYS_DELAY_DEFAULT,
             admission_wait: ADMISSION_WAIT_DEFAULT,
         }
     }
@@ -157,6 +164,7 @@ pub fn open(
 ) -> Result<(Store, StoreGuard), OpenError> {
     let folder = DataFolder::open(&options.data_dir)?;
     let database = folder.database()?;
+    folder.sync_log()?;
     let mut connection = connection::open_writer(&database)?;
     let epoch = connection::migrate(&mut connection, &database)?;
     let index_writer = IndexWriter::load(&mut connection, options.merge_messages.max(1))
@@ -170,7 +178,8 @@ pub fn open(
     let (writes, commands) = writer::queue(options.write_queue_bytes, options.admission_wait);
     let readers = Readers::open(&database, options.readers, options.admission_wait)?;
     let token_readers = Readers::open(&database, options.token_readers, options.admission_wait)?;
-    let request_keys = RequestKeysReader::start(&database, index.clone())?;
+    let request_keys =
+        RequestKeysReader::start(&database, index.clone(), options.request_keys_delay)?;
     let thread = Writer::new(
         commands,
         (database, connection),

@@ -20,16 +20,14 @@ pub(super) struct RequestKeysReader {
     going_on: SyncSender<()>,
 }
 
-/// How long after the start it begins: what a start has to do comes first, and the first calls.
-const BEGIN_AFTER: Duration = Duration::from_secs(1);
-
 impl RequestKeysReader {
-    pub(super) fn start(database: &Path, index: Index) -> Result<Self, OpenError> {
+    /// Starts the thread, which begins to read after `delay`.
+    pub(super) fn start(database: &Path, index: Index, delay: Duration) -> Result<Self, OpenError> {
         let mut connection = open_reader(database)?;
         let (going_on, stopped) = mpsc::sync_channel(0);
         let thread = std::thread::Builder::new()
             .name("store-keys".into())
-            .spawn(move || match read(&mut connection, &index, &stopped) {
+            .spawn(move || match read(&mut connection, &index, &stopped, delay) {
                 Ok(()) => debug!("the request keys are read"),
                 Err(error) => warn!(%error, "cannot read the request keys: sends look each one up"),
             })
@@ -50,9 +48,10 @@ fn read(
     connection: &mut SqliteConnection,
     index: &Index,
     stopped: &Receiver<()>,
+    delay: Duration,
 ) -> QueryResult<()> {
     let mut last = None;
-    let mut wait = BEGIN_AFTER;
+    let mut wait = delay;
     while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
         wait = Duration::ZERO;
         last = index.read_request_keys(connection, last)?;

@@ -28,10 +28,10 @@ use crate::support::{
 
 /// The write lock on a running server's database: its writer waits for it in vain, and then takes
 /// the storage for failing.
-struct Lock(SqliteConnection);
+pub(crate) struct Lock(SqliteConnection);
 
 impl Lock {
-    fn take(data_dir: &Path) -> Self {
+    pub(crate) fn take(data_dir: &Path) -> Self {
         let path = database_in(data_dir);
         let url = path.to_str().expect("a temporary folder's path is UTF-8");
         let mut connection = SqliteConnection::establish(url).expect("the database opens");
@@ -40,7 +40,7 @@ impl Lock {
         Self(connection)
     }
 
-    fn release(mut self) {
+    pub(crate) fn release(mut self) {
         self.0.batch_execute("ROLLBACK").expect("nothing was written");
     }
 }
@@ -318,14 +318,14 @@ fn fill(path: &Path, bytes: usize) {
 }
 
 /// What a sender knows when it was refused.
-struct Record {
+pub(crate) struct Record {
     user: TestUser,
-    answered: Vec<(SendMessageRequest, Message)>,
+    pub(crate) answered: Vec<(SendMessageRequest, Message)>,
     unanswered: SendMessageRequest,
 }
 
 /// Sends to bob, one message after the other, until a send is refused for `reason`.
-async fn send_until_refused(user: TestUser, reason: ErrorReason) -> Record {
+pub(crate) async fn send_until_refused(user: TestUser, reason: ErrorReason) -> Record {
     const BODY_BYTES: usize = 12_000;
     let mut answered = Vec::new();
     for i in 0.. {
@@ -345,7 +345,7 @@ async fn send_until_refused(user: TestUser, reason: ErrorReason) -> Record {
 
 impl Record {
     /// Everything that was answered is in the sender's mailbox, as it was answered.
-    async fn assert_stored(&self, addr: SocketAddr) {
+    pub(crate) async fn assert_stored(&self, addr: SocketAddr) {
         let mailbox = self.user.at(addr).mailbox().await;
         assert_dense_from(1, &mailbox);
         for (_, message) in &self.answered {
@@ -355,7 +355,7 @@ impl Record {
     }
 
     /// Repeats every request, twice.
-    async fn send_again(&self, addr: SocketAddr) {
+    pub(crate) async fn send_again(&self, addr: SocketAddr) {
         let user = self.user.at(addr);
         for (request, message) in &self.answered {
             assert_eq!(&user.try_send(request.clone()).await.expect("found again"), message);
@@ -367,7 +367,7 @@ impl Record {
 }
 
 #[track_caller]
-fn assert_stored_once(mailbox: &[Message], count: usize) {
+pub(crate) fn assert_stored_once(mailbox: &[Message], count: usize) {
     assert_dense_from(1, mailbox);
     assert_no_message_twice(mailbox);
     assert_eq!(mailbox.len(), count);
@@ -384,7 +384,7 @@ fn assert_no_message_twice(mailbox: &[Message]) {
 }
 
 /// Asserts that bob's mailbox is read and followed, and that users are looked up.
-async fn reads_go_on(bob: &TestUser, mailbox: &[Message]) {
+pub(crate) async fn reads_go_on(bob: &TestUser, mailbox: &[Message]) {
     assert_same_view(mailbox, &bob.mailbox().await);
     assert_eq!(bob.get_user("alice").await.expect("is read").username, "alice");
     let users = bob.list_users(list("", 10, "")).await.expect("is read").users;
@@ -392,7 +392,7 @@ async fn reads_go_on(bob: &TestUser, mailbox: &[Message]) {
     assert_same_view(mailbox, &bob.follow(0).await.messages(mailbox.len()).await);
 }
 
-fn health(addr: SocketAddr) -> HealthClient<Channel> {
+pub(crate) fn health(addr: SocketAddr) -> HealthClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("a URI");
     HealthClient::new(endpoint.connect_lazy())
 }
@@ -411,7 +411,7 @@ async fn check(health: &mut HealthClient<Channel>) -> [ServingStatus; 2] {
     statuses
 }
 
-async fn eventually_is(health: &mut HealthClient<Channel>, wanted: ServingStatus) {
+pub(crate) async fn eventually_is(health: &mut HealthClient<Channel>, wanted: ServingStatus) {
     eventually("health to change", async || (check(health).await == [wanted; 2]).then_some(()))
         .await;
 }

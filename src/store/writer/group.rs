@@ -13,7 +13,7 @@ use tracing::{error, info};
 use super::sequences::Sequences;
 use super::{Command, Commands, Queued, answers};
 use crate::domain::{Message, Timestamp};
-use crate::store::connection::{open_writer, probe};
+use crate::store::connection::{empty_log, open_writer, probe};
 use crate::store::directory::Directory;
 use crate::store::error::{is_damage, storage_error};
 use crate::store::index::{IndexWriter, LoadError};
@@ -58,6 +58,8 @@ pub(in crate::store) struct Writer {
     connection: Option<SqliteConnection>,
     /// What is known of the present failure, if there is one.
     outage: Option<Outage>,
+    /// A sync may have failed: what the write-ahead log shows may not be on the disk.
+    log_is_in_doubt: bool,
     last: LastGroup,
     sequences: Sequences,
     index: IndexWriter,
@@ -111,6 +113,7 @@ impl Writer {
             database,
             connection: Some(connection),
             outage: None,
+            log_is_in_doubt: false,
             last: LastGroup::default(),
             sequences: Sequences::default(),
             index,
@@ -226,7 +229,10 @@ impl Writer {
                 error!(%error, writes = group.len(), "the storage failed; it is opened again");
                 self.connection = None;
                 self.healthy.send_replace(false);
-                answers::give(group, &Err(failure(&error)));
+                let outcome = failure(&error);
+                // On a full disk a write failed, before any sync.
+                self.log_is_in_doubt |= !matches!(outcome, StoreError::DiskFull);
+                answers::give(group, &Err(outcome));
             }
             Err(GroupError::Index(error)) => {
                 error!(%error, writes = group.len(), "a commit does not fit the index");
@@ -276,7 +282,7 @@ impl Writer {
     fn recover(&mut self) -> Result<(), StoreError> {
         let mut connection = open_writer(&self.database)
             .map_err(|error| self.still_failing(&error, StoreError::Failing))?;
-        probe(&mut connection).map_err(|error| self.still_failing(&error, failure(&error)))?;
+        self.prove(&mut connection).map_err(|error| self.still_failing(&error, failure(&error)))?;
         self.index
             .reload(&mut connection)
             .map_err(|error| self.still_failing(&error, StoreError::Failing))?;
@@ -287,6 +293,17 @@ impl Writer {
         self.listener.reset();
         self.healthy.send_replace(true);
         Ok(())
+    }
+
+    /// Proves that the disk takes a write, and has what it took before.
+    fn prove(&mut self, connection: &mut SqliteConnection) -> QueryResult<()> {
+        if self.log_is_in_doubt {
+            empty_log(connection)?;
+        }
+        let probed = probe(connection);
+        let is_full = |error| matches!(failure(error), StoreError::DiskFull);
+        self.log_is_in_doubt = probed.as_ref().is_err_and(|error| !is_full(error));
+        probed
     }
 
     /// Logs why the storage stays down, when that is news: it is tried twice a second.
