@@ -6,6 +6,7 @@
 // What a test says is shown when it fails.
 #![allow(clippy::print_stdout)]
 
+mod contract;
 mod raw;
 mod support;
 
@@ -25,6 +26,8 @@ mod faults;
 mod folder;
 mod get_messages;
 mod get_user;
+mod hostile_fields;
+mod hostile_tokens;
 mod kill;
 mod lag;
 mod list_users;
