@@ -7,8 +7,12 @@
 #![allow(clippy::print_stdout)]
 
 mod contract;
+#[cfg(target_os = "linux")]
+mod h2_frames;
 mod raw;
 mod support;
+#[cfg(target_os = "linux")]
+mod victim;
 
 mod acknowledge;
 mod auth;
@@ -28,6 +32,8 @@ mod get_messages;
 mod get_user;
 mod hostile_fields;
 mod hostile_tokens;
+#[cfg(target_os = "linux")]
+mod http2_abuse;
 mod kill;
 mod lag;
 mod list_users;
