@@ -38,15 +38,18 @@ pub(super) fn request_error(
     }
 }
 
-/// The field that prost could not decode, and why.
+/// The field of the request that prost could not decode, and why. Prost names where it was from the
+/// inside outwards: `Duration.seconds: SubscribeRequest.heartbeat_interval: what is wrong`.
 fn undecodable(message: &str) -> (&str, String) {
     let rest = message.split_once(DECODE_FAILED).map_or(message, |(_, rest)| rest);
-    let rest = rest.trim_start_matches(": ");
-    let located = rest.split_once(": ").and_then(|(place, problem)| {
-        let (_, field) = place.rsplit_once('.')?;
-        Some((field, format!("cannot be decoded: {problem}")))
-    });
-    located.unwrap_or_else(|| ("request", format!("cannot be decoded: {rest}")))
+    let mut problem = rest.trim_start_matches(": ");
+    let mut field = None;
+    while let Some((place, rest)) = problem.split_once(": ")
+        && let Some((_, name)) = place.rsplit_once('.').filter(|_| !place.contains(' '))
+    {
+        (field, problem) = (Some(name), rest);
+    }
+    (field.unwrap_or("request"), format!("cannot be decoded: {problem}"))
 }
 
 #[cfg(test)]
@@ -61,6 +64,23 @@ mod tests {
         );
         assert_eq!(field, "username");
         assert!(problem.ends_with("data is not UTF-8 encoded"), "{problem}");
+    }
+
+    #[test]
+    fn names_the_requests_own_field_for_one_inside_it() {
+        let (field, problem) = undecodable(
+            "failed to decode Protobuf message: Duration.seconds: \
+             SubscribeRequest.heartbeat_interval: invalid wire type: Varint (expected SixtyFourBit)",
+        );
+        assert_eq!(field, "heartbeat_interval");
+        assert!(
+            problem.ends_with(": invalid wire type: Varint (expected SixtyFourBit)"),
+            "{problem}"
+        );
+        assert_eq!(
+            undecodable("failed to decode Protobuf message: invalid tag value: 0").0,
+            "request"
+        );
     }
 
     #[test]

@@ -7,6 +7,9 @@ mod dispatch;
 mod edge;
 mod encode;
 mod error;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod from_bytes;
 mod health;
 mod sends;
 mod service;

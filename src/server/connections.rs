@@ -3,6 +3,7 @@ use std::error::Error;
 use std::io;
 use std::net::{self, SocketAddr};
 use std::num::NonZero;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tracing::{debug, warn};
 
+use super::held::RequestBody;
+use super::held::{Answer, HELD_BYTES_MAX, Holdings, Share};
 use super::socket::{Received, Socket};
 use super::workers::Workers;
 use crate::domain::limits::METADATA_BYTES_MAX;
@@ -59,6 +62,7 @@ pub(super) struct Connections<S> {
     workers: Workers,
     services: S,
     places: Arc<Semaphore>,
+    holdings: Arc<Holdings>,
     /// Cancelled: no new calls, end when the open ones have.
     drain: CancellationToken,
     /// Cancelled: end now.
@@ -68,7 +72,7 @@ pub(super) struct Connections<S> {
 /// What answers the calls.
 pub trait Services:
     tower::Service<
-        Request<Incoming>,
+        Request<RequestBody<Incoming>>,
         Response = Response<Body>,
         Error = Infallible,
         Future: Send + 'static,
@@ -81,7 +85,7 @@ pub trait Services:
 
 impl<S> Services for S where
     S: tower::Service<
-            Request<Incoming>,
+            Request<RequestBody<Incoming>>,
             Response = Response<Body>,
             Error = Infallible,
             Future: Send + 'static,
@@ -92,21 +96,28 @@ impl<S> Services for S where
 {
 }
 
-/// The services, as they are called over a connection from this address.
+/// The services, as they are called over one connection, from this address.
 struct Seen<S> {
     services: S,
     address: SeenAddress,
+    share: Arc<Share>,
 }
 
 impl<S: Services> hyper::service::Service<Request<Incoming>> for Seen<S> {
-    type Response = Response<Body>;
+    type Response = Response<Answer<Body>>;
     type Error = Infallible;
-    type Future = S::Future;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> S::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let share = Arc::clone(&self.share);
+        let mut request = request.map(|body| share.request(body));
         request.extensions_mut().insert(self.address);
         // Always ready, as gRPC services are.
-        self.services.clone().call(request)
+        let answer = self.services.clone().call(request);
+        Box::pin(async move {
+            let Ok(answer) = answer.await;
+            Ok(answer.map(|body| share.answer(body)))
+        })
     }
 }
 
@@ -134,6 +145,7 @@ impl<S: Services> Connections<S> {
             workers: Workers::start(workers)?,
             services,
             places: Arc::new(Semaphore::new(connections_max)),
+            holdings: Holdings::new(HELD_BYTES_MAX),
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
         })
@@ -160,8 +172,12 @@ impl<S: Services> Connections<S> {
 
     /// Gives a connection to a worker. What is under way has a place each, which bounds it.
     fn hand_over(&self, stream: net::TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit) {
-        let services = Seen { services: self.services.clone(), address: SeenAddress(remote.ip()) };
-        let (drain, cut) = (self.drain.clone(), self.cut.clone());
+        let (drain, cut) = (self.drain.clone(), self.cut.child_token());
+        let services = Seen {
+            services: self.services.clone(),
+            address: SeenAddress(remote.ip()),
+            share: self.holdings.share(cut.clone()),
+        };
         self.workers.spawn(move |tasks, connected| async move {
             let _held = (place, connected);
             if let Err(error) = serve(stream, services, tasks, drain, cut).await {
@@ -212,6 +228,7 @@ async fn serve(
     tokio::select! {
         outcome = &mut connection => return Ok(outcome?),
         () = silence(&received) => return Ok(()),
+        () = cut.cancelled() => return Ok(()),
         () = drain.cancelled() => {}
     }
     if !received.has_preface() {

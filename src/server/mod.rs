@@ -4,6 +4,7 @@
 //! is cancelled and then drains under a deadline that no client can hold.
 
 mod connections;
+mod held;
 mod socket;
 mod workers;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +24,12 @@ const PREFACE_BYTES: usize = 24;
 
 /// A write this small waits for the next one or for the flush: room for the heads of some frames.
 const HELD_BYTES_MAX: usize = 64;
+
+/// What may be read for one unit of the 128 that a task has before it lets others run: 32 KiB at a
+/// time. A connection takes in all that it can read before it does anything else, and HTTP/2 has frames
+/// of 9 bytes; with a unit for each read of 8 KiB, those who flood it would hold up everyone on their
+/// event loop.
+const READ_BYTES_PER_UNIT: usize = 256;
 
 /// A connection's socket. It knows whether its client has begun to speak HTTP/2, and it outlives
 /// its connection until the client has hung up, or for a moment.
@@ -121,7 +128,15 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(self.stream()?.poll_read(context, buffer))?;
-        self.received.0.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        let read = buffer.filled().len() - before;
+        self.received.0.fetch_add(read, Ordering::Relaxed);
+        for _ in 0..read / READ_BYTES_PER_UNIT {
+            match coop::poll_proceed(context) {
+                Poll::Ready(unit) => unit.made_progress(),
+                // The next read waits for the task's next turn.
+                Poll::Pending => break,
+            }
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -42,6 +42,9 @@ use crate::domain::{
 
 pub use self::error::{BeyondMailbox, IndexDamage, OpenError, StoreError};
 pub use self::index::PageStart;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use self::index::packed_checks;
 pub use self::pages::{Page, PageQuery};
 pub use self::writer::{Draft, Receiver, Registered, give_answers_on_this_thread};
 

@@ -6,8 +6,13 @@
 // What a test says is shown when it fails.
 #![allow(clippy::print_stdout)]
 
+mod contract;
+#[cfg(target_os = "linux")]
+mod h2_frames;
 mod raw;
 mod support;
+#[cfg(target_os = "linux")]
+mod victim;
 
 mod acknowledge;
 mod auth;
@@ -25,6 +30,10 @@ mod faults;
 mod folder;
 mod get_messages;
 mod get_user;
+mod hostile_fields;
+mod hostile_tokens;
+#[cfg(target_os = "linux")]
+mod http2_abuse;
 mod injected;
 mod kill;
 mod lag;

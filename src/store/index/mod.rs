@@ -12,6 +12,8 @@ mod entry;
 mod filter;
 mod merge;
 mod packed;
+#[cfg(feature = "testing")]
+pub mod packed_checks;
 mod pending;
 mod tables;
 mod tail;

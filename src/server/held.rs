@@ -1,0 +1,373 @@
+//! What connections hold of the server's memory for clients that do not finish or do not read, and
+//! who has to go when it is too much.
+//!
+//! Each call has its bounds, but a connection has 256 calls and there are many connections. So the
+//! bytes are counted over all of them: those of each call's latest request, while it is received and
+//! until it is taken, and those of answers on their way to the socket. When they are more than
+//! [`HELD_BYTES_MAX`], the connection on which nothing has moved for the longest time is cut: to its
+//! client the network has failed, which every client has to bear. Whoever reads is not that one.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// The most bytes that all connections together hold of requests and answers in transit.
+pub(super) const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// The length of what stands before each message (gRPC over HTTP/2, "Length-Prefixed-Message").
+const PREFIX_BYTES: usize = 5;
+
+/// What all connections of a server hold.
+pub(super) struct Holdings {
+    held_bytes: AtomicUsize,
+    held_bytes_max: usize,
+    started: Instant,
+    connections: Mutex<Connections>,
+}
+
+#[derive(Default)]
+struct Connections {
+    shares: HashMap<u64, Weak<Share>>,
+    next: u64,
+}
+
+/// What one connection holds.
+pub(super) struct Share {
+    of: Arc<Holdings>,
+    number: u64,
+    held_bytes: AtomicUsize,
+    /// When a byte last came or went, in microseconds since the server started.
+    moved_micros: AtomicU64,
+    /// Cancelled: it ends now.
+    cut: CancellationToken,
+}
+
+impl Holdings {
+    pub(super) fn new(held_bytes_max: usize) -> Arc<Self> {
+        let connections = Mutex::default();
+        let held_bytes = AtomicUsize::new(0);
+        Arc::new(Self { held_bytes, held_bytes_max, started: Instant::now(), connections })
+    }
+
+    /// A new connection, which ends when `cut` is cancelled.
+    pub(super) fn share(self: &Arc<Self>, cut: CancellationToken) -> Arc<Share> {
+        let mut connections = self.connections();
+        let number = connections.next;
+        connections.next += 1;
+        let share = Arc::new(Share {
+            of: Arc::clone(self),
+            number,
+            held_bytes: AtomicUsize::new(0),
+            moved_micros: AtomicU64::new(0),
+            cut,
+        });
+        connections.shares.insert(number, Arc::downgrade(&share));
+        share
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Cuts connections until those that are left hold no more than they may.
+    fn relieve(&self) {
+        let shares: Vec<_> = self.connections().shares.values().filter_map(Weak::upgrade).collect();
+        let held = |share: &Arc<Share>| share.held_bytes.load(Ordering::Relaxed);
+        let mut left: Vec<_> = shares.iter().filter(|share| !share.cut.is_cancelled()).collect();
+        let mut left_bytes: usize = left.iter().map(|share| held(share)).sum();
+        // The one that moved least lately stands last.
+        left.sort_by_key(|share| std::cmp::Reverse(share.moved_micros.load(Ordering::Relaxed)));
+        while left_bytes > self.held_bytes_max
+            && let Some(share) = left.pop()
+        {
+            let bytes = held(share);
+            if bytes > 0 {
+                left_bytes = left_bytes.saturating_sub(bytes);
+                share.cut.cancel();
+                warn!(bytes, "cut the connection that stood still for the longest, to free memory");
+            }
+        }
+    }
+}
+
+impl Share {
+    /// A request's body as it is received.
+    pub(super) fn request<B>(self: &Arc<Self>, body: B) -> RequestBody<B> {
+        RequestBody { body, latest: Held::new(Arc::clone(self)), message: Message::default() }
+    }
+
+    /// An answer's body as it is sent.
+    pub(super) fn answer<B>(self: &Arc<Self>, body: B) -> Answer<B> {
+        Answer { body, share: Arc::clone(self) }
+    }
+
+    fn add(&self, bytes: usize) {
+        self.moved_micros.store(self.of.micros(), Ordering::Relaxed);
+        self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.of.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.of.held_bytes_max {
+            self.of.relieve();
+        }
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.moved_micros.store(self.of.micros(), Ordering::Relaxed);
+        self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.of.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.connections().shares.remove(&self.number);
+    }
+}
+
+/// Bytes that are held until it is dropped.
+struct Held {
+    share: Arc<Share>,
+    bytes: usize,
+}
+
+impl Held {
+    fn new(share: Arc<Share>) -> Self {
+        Self { share, bytes: 0 }
+    }
+
+    fn grow(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.share.add(bytes);
+    }
+
+    fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        if bytes > 0 {
+            self.bytes -= bytes;
+            self.share.remove(bytes);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shrink(self.bytes);
+    }
+}
+
+/// A request's body. What it has of its latest message counts until the next one begins or the body
+/// is dropped, since until then whoever reads it may hold that message.
+pub struct RequestBody<B> {
+    body: B,
+    latest: Held,
+    message: Message,
+}
+
+/// How far the latest message has come.
+#[derive(Default)]
+struct Message {
+    prefix: [u8; PREFIX_BYTES],
+    /// With its prefix.
+    received_bytes: usize,
+}
+
+impl Message {
+    /// Takes bytes of its prefix, or else of what follows, from the beginning of these. Says how many:
+    /// more than none, unless it is whole.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        let received = self.received_bytes;
+        let taken = if received < PREFIX_BYTES {
+            let taken = bytes.len().min(PREFIX_BYTES - received);
+            self.prefix[received..received + taken].copy_from_slice(&bytes[..taken]);
+            taken
+        } else {
+            bytes.len().min(self.whole_bytes() - received)
+        };
+        self.received_bytes += taken;
+        taken
+    }
+
+    /// Its length with its prefix, once that is there.
+    fn whole_bytes(&self) -> usize {
+        let [_, length @ ..] = self.prefix;
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        length.saturating_add(PREFIX_BYTES)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.received_bytes >= PREFIX_BYTES && self.received_bytes == self.whole_bytes()
+    }
+}
+
+impl<B> RequestBody<B> {
+    fn count(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.message.is_whole() {
+                self.message = Message::default();
+                self.latest.shrink(self.latest.bytes);
+            }
+            let taken = self.message.take(bytes);
+            self.latest.grow(taken);
+            bytes = &bytes[taken..];
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(bytes) = frame.data_ref()
+        {
+            self.count(bytes);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body. Its bytes count until the socket has taken them.
+pub(super) struct Answer<B> {
+    body: B,
+    share: Arc<Share>,
+}
+
+/// Bytes of an answer.
+pub(super) struct Piece {
+    bytes: Bytes,
+    held: Held,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        self.held.shrink(count);
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
+    type Data = Piece;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let counted = |bytes: Bytes| {
+            let mut held = Held::new(Arc::clone(&self.share));
+            held.grow(bytes.len());
+            Piece { bytes, held }
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(of: &Arc<Holdings>) -> (Arc<Share>, CancellationToken) {
+        let cut = CancellationToken::new();
+        (of.share(cut.clone()), cut)
+    }
+
+    #[test]
+    fn who_stood_still_for_the_longest_goes_first_and_who_holds_nothing_stays() {
+        let holdings = Holdings::new(100);
+        let [(idle, idle_cut), (stalled, stalled_cut), (slow, slow_cut)] =
+            [share(&holdings), share(&holdings), share(&holdings)];
+        idle.add(10);
+        idle.remove(10);
+        slow.add(40);
+        stalled.add(50);
+        slow.moved_micros.store(u64::MAX, Ordering::Relaxed);
+        assert!(!stalled_cut.is_cancelled(), "90 of 100");
+        idle.moved_micros.store(0, Ordering::Relaxed);
+        let (new, new_cut) = share(&holdings);
+        new.add(11);
+        assert!(stalled_cut.is_cancelled());
+        new.add(49);
+        assert!(!slow_cut.is_cancelled(), "100 of 100 without the one that was cut");
+        slow.moved_micros.store(1, Ordering::Relaxed);
+        new.add(1);
+        assert!(slow_cut.is_cancelled() && !new_cut.is_cancelled() && !idle_cut.is_cancelled());
+    }
+
+    #[test]
+    fn what_is_dropped_is_held_no_more() {
+        let holdings = Holdings::new(100);
+        let (share, _) = share(&holdings);
+        let mut held = Held::new(Arc::clone(&share));
+        held.grow(70);
+        let mut piece = Piece { bytes: Bytes::from_static(&[0; 70]), held };
+        piece.advance(30);
+        assert_eq!(holdings.held_bytes.load(Ordering::Relaxed), 40);
+        drop(piece);
+        assert_eq!(holdings.held_bytes.load(Ordering::Relaxed), 0);
+        drop(share);
+        assert!(holdings.connections().shares.is_empty());
+    }
+
+    #[test]
+    fn the_latest_message_counts_however_it_is_cut_into_frames() {
+        let prefixed = |length: usize| {
+            let prefix = u32::try_from(length).expect("small").to_be_bytes();
+            [&[0], &prefix[..], &vec![7; length]].concat()
+        };
+        let messages = [3, 0, 300, 1].map(prefixed);
+        // What is to be held after each byte: the message that it belongs to, up to there.
+        let held: Vec<_> = messages.iter().flat_map(|message| 1..=message.len()).collect();
+        let all = messages.concat();
+        for size in [1, 2, 4, 5, 6, 7, 100, all.len()] {
+            let holdings = Holdings::new(usize::MAX);
+            let mut request = share(&holdings).0.request(());
+            let mut received = 0;
+            for bytes in all.chunks(size) {
+                request.count(bytes);
+                received += bytes.len();
+                assert_eq!(holdings.held_bytes.load(Ordering::Relaxed), held[received - 1]);
+            }
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! Every field of every request, with everything that it can hold and should not: missing, empty, at
+//! its bound, over it, huge, no UTF-8, odd Unicode, of another kind. What is refused stores nothing.
+//!
+//! RPCs and fields come from the descriptors: one that is new fails the test until it has its row.
+
+use peerpost::proto::ErrorReason::{
+    self, BodyTooLarge, EpochMismatch, InvalidField, SequenceOutOfRange,
+};
+use peerpost::proto::{
+    Message, SendMessageResponse, SendMessagesResponse, User, message::Body, send_messages_response,
+};
+use peerpost::testing::{Refusal, TestServer, TestUser, refused};
+use prost::Message as _;
+use prost_types::field_descriptor_proto::Type;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::contract::{Field, Rpc, Said, Value, rpcs};
+use crate::support::list;
+
+/// Registered in every test here: the longest name that there can be.
+const LONGEST_NAME: &str = "longest-name-with-64-characters-0123456789-0123456789-0123456789";
+
+/// Over every bound of a field, and within what a request may have beside a body.
+const HUGE_BYTES: usize = 15_000;
+
+/// More than any request may have, so that it is refused unread.
+const UNREAD_BYTES: usize = 1_000_000;
+
+/// How a request is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome<'a> {
+    Accepted,
+    /// For this reason, which names this field.
+    Refused(ErrorReason, &'a str),
+}
+
+use Outcome::{Accepted, Refused};
+
+/// A row: what may stand in a field of text or of bytes, and how that is answered.
+struct Text {
+    missing: Outcome<'static>,
+    empty: Outcome<'static>,
+    /// The most that it may hold.
+    at_bound: String,
+    at_bound_is: Outcome<'static>,
+    over: String,
+    over_is: Outcome<'static>,
+    huge: Outcome<'static>,
+    unread: Outcome<'static>,
+    not_utf8: Outcome<'static>,
+    odd: Outcome<'static>,
+}
+
+/// A row: what may stand in a field of numbers, and how that is answered.
+struct Number {
+    missing: Outcome<'static>,
+    /// Each bound, what lies beyond it, and zero.
+    values: Vec<(i64, Outcome<'static>)>,
+}
+
+enum Row {
+    Text(Text),
+    Number(Number),
+}
+
+/// Unicode with which texts were made to look like others, to end early, or to grow.
+const ODD: [&str; 14] = [
+    "a\u{202e}ecila",
+    "\u{2067}alice",
+    "ali\u{200b}ce",
+    "alice\u{200d}",
+    "\u{feff}alice",
+    "alice\u{301}",
+    "alice\0",
+    "alice\n",
+    "\u{e000}",
+    "\u{ffff}\u{10ffff}",
+    "👩‍👩‍👧‍👦",
+    "аlice",
+    "ａｌｉｃｅ",
+    "\u{212a}",
+];
+
+const BAD_UTF8: [&[u8]; 4] = [b"\xff\xfe", b"alice\xc3", b"\xc0\x80", b"\xed\xa0\x80"];
+
+/// A request that is accepted, of the RPC of this name.
+pub(crate) fn good_request(rpc: &str) -> Said<'static> {
+    match rpc {
+        "Register" => vec![("username", Value::text("alice"))],
+        "SendMessage" | "SendMessages" => {
+            vec![("to_user", Value::text("bob")), ("text", Value::text("hi"))]
+        }
+        "Subscribe" => vec![("heartbeat_interval.seconds", Value::Number(60))],
+        "GetMessages" | "Acknowledge" | "ListUsers" => Vec::new(),
+        "GetUser" => vec![("username", Value::text("bob"))],
+        _ => panic!("{rpc} is new: what is a good request?"),
+    }
+}
+
+/// The table. `last` is the last sequence of the caller's mailbox.
+fn row(rpc: &str, field: &str, last: i64) -> Row {
+    match (rpc, field) {
+        ("Register", "username") => Row::Text(name("username", "Fresh-name.with_64")),
+        ("Register", "ip_address") => Row::Text(Text {
+            at_bound: "[2001:db8:1111:2222:3333:4444:5555:6666]:65535".into(),
+            over: "[2001:db8:1111:2222:3333:4444:5555:6666]:65536".into(),
+            ..optional("ip_address", 0)
+        }),
+        ("SendMessage" | "SendMessages", "to_user") => sent(name("to_user", LONGEST_NAME)),
+        ("SendMessage" | "SendMessages", "text") => Row::Text(body("text")),
+        ("SendMessage" | "SendMessages", "data") => {
+            Row::Text(Text { not_utf8: Accepted, ..body("data") })
+        }
+        ("SendMessage" | "SendMessages", "content_type") => sent(optional("content_type", 128)),
+        ("SendMessage" | "SendMessages", "request_id") => {
+            // Another for each of the two: a repeated one stores nothing.
+            let at_bound = format!("{rpc:x<64}");
+            sent(Text { at_bound, ..optional("request_id", 64) })
+        }
+        ("GetMessages", "before_sequence") => cursor("before_sequence", last + 1),
+        ("GetMessages" | "Subscribe", "after_sequence") => cursor("after_sequence", last),
+        ("Acknowledge", "through_sequence") => cursor("through_sequence", last),
+        ("GetMessages" | "Subscribe" | "Acknowledge", "epoch") => Row::Text(Text {
+            at_bound_is: Refused(EpochMismatch, "epoch"),
+            odd: Refused(EpochMismatch, "epoch"),
+            ..optional("epoch", 64)
+        }),
+        ("GetMessages", "peer") => {
+            Row::Text(Text { missing: Accepted, empty: Accepted, ..name("peer", LONGEST_NAME) })
+        }
+        ("GetUser", "username") => Row::Text(name("username", LONGEST_NAME)),
+        ("ListUsers", "prefix") => {
+            Row::Text(Text { missing: Accepted, empty: Accepted, ..name("prefix", LONGEST_NAME) })
+        }
+        // What the server gives out is opaque; these are the keys of names with 64 and 65 characters.
+        ("ListUsers", "page_token") => Row::Text(Text {
+            at_bound: "eHh4".repeat(21) + "eA",
+            over: "eHh4".repeat(21) + "eHg",
+            ..optional("page_token", 0)
+        }),
+        ("GetMessages" | "Subscribe", "received_only") => {
+            numbers(vec![(0, Accepted), (1, Accepted), (-1, Accepted)])
+        }
+        ("Subscribe", "from_now") => {
+            let refused = Refused(InvalidField, "from_now");
+            numbers(vec![(0, refused), (1, Accepted), (-1, Accepted)])
+        }
+        ("GetMessages" | "ListUsers", "page_size") => {
+            let refused = Refused(InvalidField, "page_size");
+            let most = i64::from(i32::MAX);
+            let beyond = [(-1, refused), (i64::from(i32::MIN), refused)];
+            numbers(
+                [0, 1, 1000, 1001, most].map(|n| (n, Accepted)).into_iter().chain(beyond).collect(),
+            )
+        }
+        ("Subscribe", "heartbeat_interval.seconds") => {
+            let refused = Refused(InvalidField, "heartbeat_interval");
+            let beyond = [-1, 3601, i64::MAX, i64::MIN].map(|n| (n, refused));
+            numbers([0, 1, 3600].map(|n| (n, Accepted)).into_iter().chain(beyond).collect())
+        }
+        // Beside 60 seconds.
+        ("Subscribe", "heartbeat_interval.nanos") => {
+            let refused = Refused(InvalidField, "heartbeat_interval");
+            let beyond = [-1, 1_000_000_000, i64::from(i32::MAX)].map(|n| (n, refused));
+            numbers([0, 999_999_999].map(|n| (n, Accepted)).into_iter().chain(beyond).collect())
+        }
+        _ => panic!("{rpc}.{field} is new: it has no row here"),
+    }
+}
+
+/// A field that may be left out, of at most this many characters.
+fn optional(field: &'static str, characters_max: usize) -> Text {
+    let refused = Refused(InvalidField, field);
+    Text {
+        missing: Accepted,
+        empty: Accepted,
+        at_bound: "x".repeat(characters_max),
+        at_bound_is: Accepted,
+        over: "x".repeat(characters_max + 1),
+        over_is: refused,
+        huge: refused,
+        unread: Refused(InvalidField, "request"),
+        not_utf8: refused,
+        odd: refused,
+    }
+}
+
+/// A field that holds a username, and must.
+fn name(field: &'static str, at_bound: &str) -> Text {
+    let refused = Refused(InvalidField, field);
+    let at_bound = format!("{at_bound:x<64}");
+    Text { missing: refused, empty: refused, at_bound, ..optional(field, 64) }
+}
+
+/// A row of a request that carries a body, for which alone it can be too large to be read.
+fn sent(text: Text) -> Row {
+    Row::Text(Text { unread: Refused(BodyTooLarge, "body"), ..text })
+}
+
+fn body(field: &'static str) -> Text {
+    Text {
+        missing: Refused(InvalidField, "body"),
+        empty: Refused(InvalidField, field),
+        over_is: Refused(BodyTooLarge, field),
+        huge: Accepted,
+        unread: Refused(BodyTooLarge, "body"),
+        not_utf8: Refused(InvalidField, "body"),
+        odd: Accepted,
+        ..optional(field, 65_536)
+    }
+}
+
+fn cursor(field: &'static str, max: i64) -> Row {
+    let beyond = Refused(SequenceOutOfRange, field);
+    let negative = Refused(InvalidField, field);
+    numbers(vec![
+        (0, Accepted),
+        (1, Accepted),
+        (max, Accepted),
+        (max + 1, beyond),
+        (i64::MAX, beyond),
+        (-1, negative),
+        (i64::MIN, negative),
+    ])
+}
+
+fn numbers(values: Vec<(i64, Outcome<'static>)>) -> Row {
+    Row::Number(Number { missing: Accepted, values })
+}
+
+/// What a row says of each request, in the order in which they are tried.
+fn cells(row: Row) -> Vec<(Option<Value>, Outcome<'static>)> {
+    match row {
+        Row::Text(text) => {
+            let bytes = |bytes: &[u8]| Some(Value::Bytes(bytes.to_owned()));
+            let mut cells = vec![
+                (None, text.missing),
+                (bytes(b""), text.empty),
+                (bytes(text.at_bound.as_bytes()), text.at_bound_is),
+                (bytes(text.over.as_bytes()), text.over_is),
+                (bytes(&[b'x'; HUGE_BYTES]), text.huge),
+                (bytes(&vec![b'x'; UNREAD_BYTES]), text.unread),
+            ];
+            cells.extend(BAD_UTF8.map(|bad| (bytes(bad), text.not_utf8)));
+            cells.extend(ODD.map(|odd| (bytes(odd.as_bytes()), text.odd)));
+            cells
+        }
+        Row::Number(number) => {
+            let values = number.values.into_iter();
+            let values = values.map(|(value, outcome)| (Some(Value::Number(value)), outcome));
+            [(None, number.missing)].into_iter().chain(values).collect()
+        }
+    }
+}
+
+/// Bytes from which no value can be read, whatever the row.
+fn undecodable(field: &Field) -> Vec<Value> {
+    match field.kind {
+        Type::String | Type::Bytes => vec![Value::OtherKind, Value::Number(1)],
+        _ => vec![Value::OtherKind, Value::EndlessNumber, Value::text("1")],
+    }
+}
+
+/// A server with a few users and messages, and what it can be seen to hold.
+struct World {
+    alice: TestUser,
+    bob: TestUser,
+    channel: Channel,
+    _server: TestServer,
+}
+
+#[derive(PartialEq)]
+struct Seen {
+    alice: Vec<Message>,
+    bob: Vec<Message>,
+    users: Vec<User>,
+    acknowledged: i64,
+}
+
+impl World {
+    async fn start() -> Self {
+        let server = TestServer::start().await;
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        server.user(LONGEST_NAME).await;
+        alice.send("bob", "one").await;
+        bob.send("alice", "two").await;
+        let channel = Endpoint::from_shared(server.uri()).expect("a URI").connect_lazy();
+        Self { alice, bob, channel, _server: server }
+    }
+
+    async fn seen(&self) -> Seen {
+        let mut users = self.alice.list_users(list("", 0, "")).await.expect("the users").users;
+        // Presence is no part of what a request stores: a subscription that ended shows there later.
+        for user in &mut users {
+            (user.online, user.last_seen_time) = (false, None);
+        }
+        Seen {
+            alice: self.alice.mailbox().await,
+            bob: self.bob.mailbox().await,
+            users,
+            acknowledged: self.alice.acknowledge(0).await.expect("nothing changes"),
+        }
+    }
+
+    async fn try_cell(
+        &self,
+        rpc: &Rpc,
+        field: &Field,
+        value: Option<Value>,
+        expected: Outcome<'_>,
+    ) {
+        let said = rpc.saying(&good_request(&rpc.name), field, value.clone());
+        let shown = value.as_ref().map(shown);
+        println!("{}.{} says {shown:?}: {expected:?}", rpc.name, field.path);
+        let before = self.seen().await;
+        let authorization = self.alice.request(()).metadata().get("authorization").cloned();
+        let answer = rpc.call(&self.channel, authorization, rpc.encode(&said)).await;
+        match expected {
+            Refused(reason, named) => {
+                assert_names(&refused(answer, reason), named);
+                assert!(self.seen().await == before, "what is refused stores nothing");
+            }
+            Accepted => {
+                let answer = answer.unwrap_or_else(|status| panic!("is refused: {status:?}"));
+                if let Some(message) = message_sent(rpc, &answer) {
+                    let mut grown = before.alice;
+                    grown.push(message.clone());
+                    assert!(self.seen().await.alice == grown, "one message more, and no other");
+                    assert_holds(&message, field, value);
+                }
+            }
+        }
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Bytes(bytes) if bytes.len() > 64 => format!("{} bytes", bytes.len()),
+        Value::Bytes(bytes) => format!("{:?}", bytes.escape_ascii().to_string()),
+        other => format!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn assert_names(refusal: &Refusal, field: &str) {
+    // A refusal over what a field refers to says the field in its metadata.
+    match refusal.metadata.get("field") {
+        Some(named) => assert_eq!(named, field, "{refusal:?}"),
+        None => drop(refusal.names(field)),
+    }
+}
+
+/// The message in the answer to a send.
+fn message_sent(rpc: &Rpc, answer: &[u8]) -> Option<Message> {
+    match rpc.name.as_str() {
+        "SendMessage" => SendMessageResponse::decode(answer).expect("a response").message,
+        "SendMessages" => match SendMessagesResponse::decode(answer).expect("a response").result? {
+            send_messages_response::Result::Message(message) => Some(message),
+            send_messages_response::Result::Error(error) => panic!("{error:?}"),
+        },
+        _ => None,
+    }
+}
+
+/// What was accepted is what was said, to the byte.
+#[track_caller]
+fn assert_holds(message: &Message, field: &Field, value: Option<Value>) {
+    let said = match value {
+        Some(Value::Bytes(said)) => said,
+        None => Vec::new(),
+        Some(other) => panic!("{other:?} in a message"),
+    };
+    let held = match (field.path.as_str(), &message.body) {
+        ("to_user", _) => message.to_user.as_bytes(),
+        ("content_type", _) => message.content_type.as_bytes(),
+        ("request_id", _) => message.request_id.as_bytes(),
+        ("text", Some(Body::Text(text))) => text.as_bytes(),
+        ("data", Some(Body::Data(data))) => data,
+        (field, body) => panic!("{field} became {body:?}"),
+    };
+    assert!(held == said, "{} does not hold what was said", field.path);
+}
+
+#[tokio::test]
+async fn every_field_of_every_request_keeps_its_bounds() {
+    let world = World::start().await;
+    for rpc in rpcs() {
+        for field in &rpc.fields {
+            // An acknowledgement that is accepted moves on; the mailbox grows with what is sent.
+            let last = world.seen().await.alice.len();
+            let last = i64::try_from(last).expect("few");
+            for (value, expected) in cells(row(&rpc.name, &field.path, last)) {
+                world.try_cell(&rpc, field, value, expected).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_decoded_is_refused_with_the_fields_name() {
+    let world = World::start().await;
+    for rpc in rpcs() {
+        for field in &rpc.fields {
+            for value in undecodable(field) {
+                let expected = Refused(InvalidField, &field.place);
+                world.try_cell(&rpc, field, Some(value), expected).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_good_request_stays_one_with_fields_that_nobody_knows() {
+    let world = World::start().await;
+    let authorization = world.alice.request(()).metadata().get("authorization").cloned();
+    for rpc in rpcs() {
+        let good = rpc.encode(&good_request(&rpc.name));
+        // Field 1000 as a number, field 1001 as bytes.
+        let unknown = [&good[..], b"\xc0\x3e\x01", b"\xca\x3e\x03abc"].concat();
+        for request in [good, unknown.into()] {
+            let answer = rpc.call(&world.channel, authorization.clone(), request).await;
+            answer.unwrap_or_else(|status| panic!("{}: {status:?}", rpc.name));
+        }
+    }
+    assert_eq!(world.alice.mailbox().await.len(), 2 + 4, "two sends, each twice");
+}
