@@ -64,6 +64,9 @@ impl Facts<'_> {
 
 /// Milliseconds since the history's start.
 pub(super) fn tell_moment(moment: Moment) -> impl Display {
+    if moment == Moment::NEVER {
+        return "never".to_owned();
+    }
     let micros = moment.0 / 1_000;
     format!("{}.{:03} ms", micros / 1_000, micros % 1_000)
 }

@@ -83,7 +83,11 @@ impl<'a> Facts<'a> {
         for (owner, mailbox) in &self.history.mailboxes {
             let log = &mut self.logs[owner.0 as usize];
             log.is_whole = true;
-            mailbox.iter().for_each(|entry| log.put(entry));
+            // By the order in which they were read: what they say of themselves is checked.
+            log.entries = mailbox.iter().copied().map(Some).collect();
+            for (sequence, entry) in (1..).zip(mailbox) {
+                log.places.entry(entry.id).or_insert(sequence);
+            }
         }
         for sighting in sightings(self.history) {
             let log = &mut self.logs[sighting.owner.0 as usize];
@@ -164,9 +168,11 @@ impl<'a> Facts<'a> {
 
     /// Every epoch that an answer named, and whose.
     pub(super) fn epochs(&self) -> impl Iterator<Item = (UserNo, Digest)> {
-        let read = self.history.reads.iter().filter_map(|read| {
-            Some((read.asked.reader, read.outcome.ok()?.epoch))
-        });
+        let read = self
+            .history
+            .reads
+            .iter()
+            .filter_map(|read| Some((read.asked.reader, read.outcome.ok()?.epoch)));
         let told = self.history.follows.iter().flat_map(|follow| {
             follow.told.iter().filter_map(|(_, told)| match told {
                 Told::Started { epoch, .. } => Some((follow.reader, *epoch)),

@@ -55,7 +55,8 @@ fn check_page(facts: &Facts<'_>, number: u32, read: &Read, page: &Page, verdict:
         }
         Cursor::Before(before) => {
             let through = if before == 0 { page.last } else { before - 1 };
-            let after = if page.has_more { sequence(first).map_or(through, |it| it - 1) } else { 0 };
+            let after =
+                if page.has_more { sequence(first).map_or(through, |it| it - 1) } else { 0 };
             (after, through, (0, after))
         }
     };
@@ -95,4 +96,99 @@ fn matching<'a>(
         };
         asked.peer.is_none_or(is_with) && (!asked.received_only || entry.to == asked.reader)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::history::Promise;
+    use crate::testing::history::record::{Cursor, Outcome, Page, Start, Told};
+    use crate::testing::history::sample::{ALICE, BOB, Sample};
+
+    const FRESH: Promise = Promise::Fresh;
+
+    /// The page of a read.
+    fn page(sample: &mut Sample, number: usize) -> &mut Page {
+        match &mut sample.history.reads[number].outcome {
+            Outcome::Ok(page) => page,
+            other => panic!("{other:?} is no page"),
+        }
+    }
+
+    #[test]
+    fn a_history_of_whole_pages_is_fresh() {
+        Sample::full().keeps(FRESH);
+    }
+
+    #[test]
+    fn a_read_ends_before_what_its_sender_was_told() {
+        let mut sample = Sample::full();
+        // alice reads her whole mailbox, without the last that she sent.
+        page(&mut sample, 2).last = 5;
+        page(&mut sample, 2).entries.pop();
+        sample.breaks(FRESH, "was shown a mailbox that ends at 5; entry 6 of alice's mailbox");
+    }
+
+    #[test]
+    fn a_read_ends_before_what_the_receiver_is_to_have() {
+        let mut sample = Sample::empty();
+        sample.send(ALICE, BOB, 1, None, None);
+        sample.page(BOB, Cursor::After(0), 10);
+        sample.finish();
+        sample.keeps(FRESH);
+        page(&mut sample, 0).last = 0;
+        page(&mut sample, 0).entries.clear();
+        sample.breaks(FRESH, "stale: read 0 by bob");
+    }
+
+    #[test]
+    fn a_read_ends_before_what_was_read_before() {
+        let mut sample = Sample::empty();
+        sample.send(ALICE, BOB, 1, None, None);
+        sample.history.sends.clear();
+        sample.page(BOB, Cursor::After(0), 10);
+        sample.page(BOB, Cursor::After(0), 10);
+        sample.finish();
+        sample.keeps(FRESH);
+        page(&mut sample, 1).last = 0;
+        page(&mut sample, 1).entries.clear();
+        sample.breaks(FRESH, "stale: read 1 by bob");
+    }
+
+    #[test]
+    fn a_subscription_begins_with_an_old_mailbox() {
+        let mut sample = Sample::full();
+        let follow = sample.follow(BOB, Start::After(0), false, None);
+        sample.keeps(FRESH);
+        let told = &mut sample.history.follows[follow.0 as usize].told;
+        let Told::Started { last, .. } = &mut told[0].1 else { panic!("it started") };
+        *last = 6;
+        sample.breaks(FRESH, "was shown a mailbox that ends at 6");
+    }
+
+    #[test]
+    fn a_page_leaves_an_entry_out() {
+        let mut sample = Sample::full();
+        page(&mut sample, 0).entries.remove(1);
+        sample.breaks(FRESH, "holds sequence Some(3) where Some(2) was expected");
+        let mut sample = Sample::full();
+        page(&mut sample, 1).entries.pop();
+        sample.breaks(FRESH, "holds sequence None where Some(7) was expected");
+    }
+
+    #[test]
+    fn a_page_shows_what_does_not_match() {
+        let mut sample = Sample::full();
+        sample.history.reads[2].asked.received_only = true;
+        sample.breaks(FRESH, "holds sequence Some(1) where Some(2) was expected");
+        let mut sample = Sample::full();
+        sample.history.reads[2].asked.peer = Some(ALICE);
+        sample.breaks(FRESH, "holds sequence Some(1) where None was expected");
+    }
+
+    #[test]
+    fn a_page_says_wrongly_whether_there_is_more() {
+        let mut sample = Sample::full();
+        page(&mut sample, 2).has_more = true;
+        sample.breaks(FRESH, "says has_more=true; expected false");
+    }
 }

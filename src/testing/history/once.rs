@@ -56,12 +56,12 @@ fn check_answers(facts: &Facts<'_>, verdict: &mut Verdict) {
                 });
             }
         }
-        let is_reused = |refused: &super::record::Refused| {
-            refused.reason == ErrorReason::RequestIdReused
-        };
+        let is_reused =
+            |refused: &super::record::Refused| refused.reason == ErrorReason::RequestIdReused;
         if send.outcome.refused().is_some_and(is_reused) {
             let has_other = facts.history.sends.iter().any(|other| {
-                let same_id = (other.asked.from, other.asked.request) == (asked.from, asked.request);
+                let same_id =
+                    (other.asked.from, other.asked.request) == (asked.from, asked.request);
                 let same = (other.asked.to, other.asked.content) == (asked.to, asked.content);
                 same_id && !same && other.called < send.answered
             });
@@ -100,5 +100,77 @@ fn check_mailboxes(facts: &Facts<'_>, verdict: &mut Verdict) {
                 format!("stored {count} times, where {allowed} can be: {entry}")
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use crate::proto::ErrorReason;
+    use crate::testing::history::Promise;
+    use crate::testing::history::record::Outcome;
+    use crate::testing::history::sample::{ALICE, BOB, CAROL, Sample, request};
+
+    const ONCE: Promise = Promise::Once;
+
+    #[test]
+    fn a_history_with_retries_keeps_everything_once() {
+        Sample::full().keeps(ONCE);
+    }
+
+    #[test]
+    fn a_retry_is_answered_with_another_message() {
+        let mut sample = Sample::full();
+        let answer = sample.history.sends[0].clone();
+        sample.history.sends.push(answer);
+        if let Some(Outcome::Ok(entry)) = sample.history.sends.last_mut().map(|it| &mut it.outcome)
+        {
+            entry.id = Uuid::from_u128(99);
+        }
+        sample.breaks(ONCE, "one request_id, two answers");
+    }
+
+    #[test]
+    fn a_retry_is_stored_again() {
+        let mut sample = Sample::full();
+        let mut again = sample.at_end(ALICE)[2];
+        again.id = Uuid::from_u128(99);
+        sample.at_end(ALICE).push(again);
+        sample.breaks(ONCE, "stored 2 times, where 1 can be");
+    }
+
+    #[test]
+    fn a_message_stands_in_a_mailbox_twice() {
+        let mut sample = Sample::full();
+        let again = sample.at_end(CAROL)[0];
+        sample.at_end(CAROL).push(again);
+        sample.breaks(ONCE, "stands there twice");
+    }
+
+    #[test]
+    fn one_message_is_the_answer_to_two_sends() {
+        let mut sample = Sample::full();
+        let answer = sample.history.sends[1].clone();
+        sample.history.sends.push(answer);
+        sample.breaks(ONCE, "two sends without a request_id, one message");
+    }
+
+    #[test]
+    fn a_refused_message_is_stored() {
+        let mut sample = Sample::empty();
+        sample.send(ALICE, BOB, 1, None, None);
+        sample.finish();
+        let send = sample.history.sends.pop();
+        assert!(send.is_some());
+        sample.refuse_send(ALICE, BOB, 1, None, ErrorReason::WriteQueueFull);
+        sample.breaks(ONCE, "stored 1 times, where 0 can be");
+    }
+
+    #[test]
+    fn a_new_request_id_is_refused_as_used() {
+        let mut sample = Sample::empty();
+        sample.refuse_send(ALICE, BOB, 1, request(1), ErrorReason::RequestIdReused);
+        sample.breaks(ONCE, "never used for other content");
     }
 }

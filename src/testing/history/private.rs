@@ -50,3 +50,67 @@ fn check_sighting(facts: &Facts<'_>, sighting: &Sighting<'_>, verdict: &mut Verd
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::history::Promise;
+    use crate::testing::history::record::{Outcome, Told};
+    use crate::testing::history::sample::{BOB, CAROL, Sample, request};
+
+    const PRIVATE: Promise = Promise::Private;
+
+    #[test]
+    fn a_history_of_own_messages_is_private() {
+        Sample::full().keeps(PRIVATE);
+    }
+
+    #[test]
+    fn a_reader_sees_anothers_message() {
+        let mut sample = Sample::full();
+        let anothers = sample.at_end(BOB)[0];
+        sample.at_end(CAROL).push(anothers);
+        sample.breaks(PRIVATE, "shown to carol, who has no part in it");
+        let mut sample = Sample::full();
+        sample.history.follows[0].reader = CAROL;
+        sample.breaks(PRIVATE, "shown to carol, who has no part in it");
+        let mut sample = Sample::full();
+        sample.history.reads[0].asked.reader = CAROL;
+        sample.breaks(PRIVATE, "shown to carol, who has no part in it");
+    }
+
+    #[test]
+    fn a_message_names_another_sender() {
+        let mut sample = Sample::full();
+        sample.at_end(BOB)[0].from = CAROL;
+        sample.breaks(PRIVATE, "carol never sent bob what it says");
+    }
+
+    #[test]
+    fn a_message_says_something_else() {
+        let mut sample = Sample::full();
+        let Some((_, Told::Message(entry))) = sample.history.follows[0].told.get_mut(1) else {
+            panic!("it is a message")
+        };
+        entry.content = 99;
+        sample.breaks(PRIVATE, "alice never sent bob what it says");
+    }
+
+    #[test]
+    fn an_answer_is_to_another_send() {
+        let mut sample = Sample::full();
+        if let Outcome::Ok(entry) = &mut sample.history.sends[0].outcome {
+            entry.content = 12;
+        }
+        sample.breaks(PRIVATE, "the answer is not what was sent");
+    }
+
+    #[test]
+    fn the_receiver_sees_the_request_id_or_the_sender_another() {
+        let mut sample = Sample::full();
+        sample.at_end(BOB)[0].request = request(1);
+        sample.breaks(PRIVATE, "shows the sender's request_id to the receiver");
+        let mut sample = Sample::full();
+        sample.at_end(BOB)[6].request = request(1);
+        sample.breaks(PRIVATE, "does not carry the request_id with which it was sent");
+    }
+}

@@ -34,7 +34,9 @@ fn check_names(facts: &Facts<'_>, verdict: &mut Verdict) {
         verdict.expect(!is_wrong, || {
             let (reason, caller) = (refused.reason.as_reason(), facts.name(caller));
             let (called, whom) = (tell_moment(called), facts.name(whom));
-            format!("a call of {caller} at {called} was refused with {reason}; {whom} is registered")
+            format!(
+                "a call of {caller} at {called} was refused with {reason}; {whom} is registered"
+            )
         });
     };
     let history = facts.history;
@@ -84,7 +86,16 @@ fn check_addresses(facts: &Facts<'_>, verdict: &mut Verdict) {
         let is_one = updates.iter().filter(can_be).any(|update| address_of(update) == *shown);
         verdict.expect(is_one, || {
             let (user, called) = (facts.name(look_up.asked.user), tell_moment(look_up.called));
-            format!("a look-up of {user} at {called} showed an address that was not the last")
+            let tell = |update: &&Profile| {
+                format!("{} to {}", tell_moment(update.called), tell_moment(update.answered))
+            };
+            let shown = updates.iter().filter(|update| address_of(update) == *shown).map(tell);
+            let shown: Vec<_> = shown.collect();
+            let expected: Vec<_> = updates.iter().filter(can_be).map(tell).collect();
+            format!(
+                "a look-up of {user} at {called} showed the address of the update {shown:?} where \
+                 one of {expected:?} was expected"
+            )
         });
     }
 }

@@ -125,7 +125,8 @@ impl Refused {
 pub(super) struct Call<Q, A> {
     /// Before the request left.
     pub(super) called: Moment,
-    /// After the answer came; [`Moment::NEVER`] when none did.
+    /// After the answer came; [`Moment::NEVER`] while the outcome is unknown, since the server may
+    /// still be about to do it.
     pub(super) answered: Moment,
     pub(super) asked: Q,
     pub(super) outcome: Outcome<A>,

@@ -289,8 +289,10 @@ impl Written {
     }
 }
 
+/// What is unknown may still be done at any later time, so that it never ends.
 fn end<Q, A>(calls: &mut [Call<Q, A>], call: u32, answered: Moment, outcome: Outcome<A>) {
-    if let Some(call) = calls.get_mut(call as usize) {
+    let is_known = !matches!(outcome, Outcome::Unknown);
+    if let Some(call) = calls.get_mut(call as usize).filter(|_| is_known) {
         (call.answered, call.outcome) = (answered, outcome);
     }
 }

@@ -80,7 +80,9 @@ impl Reading<'_> {
             format!("delivered {told} when everything up to {cursor} had been")
         });
         self.expect(self.matches(entry), verdict, || format!("delivered {told}, which was sent"));
-        self.expect_nothing_between(cursor, entry.sequence - 1, verdict, || format!("before {told}"));
+        self.expect_nothing_between(cursor, entry.sequence - 1, verdict, || {
+            format!("before {told}")
+        });
         self.cursor = Some(entry.sequence.max(cursor));
     }
 
@@ -123,5 +125,114 @@ impl Reading<'_> {
 
     fn expect(&self, is_kept: bool, verdict: &mut Verdict, what: impl FnOnce() -> String) {
         verdict.expect(is_kept, || format!("{} {}", self.facts.tell_follow(self.number), what()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::history::Promise;
+    use crate::testing::history::record::{FollowNo, Start, Told};
+    use crate::testing::history::sample::{ALICE, BOB, Sample};
+
+    const RESUMABLE: Promise = Promise::Resumable;
+
+    /// The second subscription of bob: started after 2, messages 3 to 7, caught up, a heartbeat.
+    fn told(sample: &mut Sample) -> &mut Vec<(crate::testing::history::Moment, Told)> {
+        &mut sample.history.follows[1].told
+    }
+
+    /// The third: started after 2, received only, so 3 to 6; caught up through 7, a heartbeat.
+    fn told_received(sample: &mut Sample) -> &mut Vec<(crate::testing::history::Moment, Told)> {
+        &mut sample.history.follows[2].told
+    }
+
+    #[test]
+    fn a_history_of_whole_subscriptions_is_resumable() {
+        Sample::full().keeps(RESUMABLE);
+    }
+
+    #[test]
+    fn an_entry_is_skipped() {
+        let mut sample = Sample::full();
+        told(&mut sample).remove(2);
+        sample.breaks(RESUMABLE, "did not deliver entry 4 of bob's mailbox");
+    }
+
+    #[test]
+    fn an_entry_is_delivered_twice() {
+        let mut sample = Sample::full();
+        let again = told(&mut sample)[2];
+        told(&mut sample).insert(3, again);
+        sample.breaks(RESUMABLE, "when everything up to 4 had been");
+    }
+
+    #[test]
+    fn caught_up_and_heartbeats_claim_what_was_not_delivered() {
+        let mut sample = Sample::full();
+        told(&mut sample).remove(5);
+        sample.breaks(RESUMABLE, "did not deliver entry 7 of bob's mailbox");
+        let mut sample = Sample::full();
+        told_received(&mut sample).remove(4);
+        sample.breaks(RESUMABLE, "before `caught_up` through 7");
+        let mut sample = Sample::full();
+        told(&mut sample).last_mut().expect("a heartbeat").1 = Told::Heartbeat(9);
+        sample.breaks(RESUMABLE, "beyond the mailbox's end, 7");
+        let mut sample = Sample::full();
+        told(&mut sample).last_mut().expect("a heartbeat").1 = Told::Heartbeat(6);
+        sample.breaks(RESUMABLE, "`heartbeat` names 6 when everything up to 7");
+    }
+
+    #[test]
+    fn a_sent_message_comes_where_only_received_ones_shall() {
+        let mut sample = Sample::full();
+        let sent = *told(&mut sample).get(5).expect("entry 7, which bob sent");
+        told_received(&mut sample).insert(5, sent);
+        sample.breaks(RESUMABLE, "which was sent");
+    }
+
+    #[test]
+    fn caught_up_comes_twice() {
+        let mut sample = Sample::full();
+        let caught_up = told(&mut sample)[6];
+        told(&mut sample).push(caught_up);
+        sample.breaks(RESUMABLE, "`caught_up` came twice");
+    }
+
+    #[test]
+    fn a_subscription_begins_elsewhere() {
+        let mut sample = Sample::full();
+        let Some((_, Told::Started { after, .. })) = told(&mut sample).first_mut() else {
+            panic!("it started")
+        };
+        *after = 1;
+        sample.breaks(RESUMABLE, "began after 1, where it was to begin after Some(2)");
+        let mut sample = Sample::full();
+        let from_now = sample.follow(ALICE, Start::FromNow, false, None);
+        let follow = &mut sample.history.follows[from_now.0 as usize];
+        let Told::Started { after, .. } = &mut follow.told[0].1 else { panic!("it started") };
+        *after -= 1;
+        sample.breaks(RESUMABLE, "began after 5, where it was to begin after Some(6)");
+    }
+
+    #[test]
+    fn a_resume_leaves_a_gap() {
+        let mut sample = Sample::full();
+        let resumed = sample.follow(BOB, Start::After(7), false, Some(FollowNo(0)));
+        sample.deliver(resumed, 7);
+        sample.breaks(RESUMABLE, "takes up a subscription that delivered up to 2 after 7");
+    }
+
+    #[test]
+    fn the_first_event_is_missing() {
+        let mut sample = Sample::full();
+        told(&mut sample).remove(0);
+        sample.breaks(RESUMABLE, "`started` is not the first event");
+    }
+
+    #[test]
+    fn a_reader_waits_in_vain() {
+        let mut sample = Sample::full();
+        sample.history.follows[0].awaited = Some(7);
+        sample.breaks(RESUMABLE, "delivered only up to 2 of what its reader waited for, 7");
     }
 }

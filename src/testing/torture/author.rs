@@ -9,7 +9,8 @@ use crate::random::Random;
 /// The bytes of most bodies, and of fewer and fewer.
 const BODY_BYTES: [(usize, usize); 4] = [(70, 64), (25, 512), (4, 4 * 1024), (1, 60 * 1024)];
 
-const FILLER: &str = "the quick brown fox jumps over the lazy dog and comes back for the other one; ";
+const FILLER: &str =
+    "the quick brown fox jumps over the lazy dog and comes back for the other one; ";
 
 /// Makes up messages.
 #[derive(Debug, Clone)]

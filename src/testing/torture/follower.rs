@@ -117,7 +117,10 @@ impl Follower {
         let request = SubscribeRequest {
             start,
             received_only: self.received_only,
-            heartbeat_interval: Some(prost_types::Duration { seconds: HEARTBEAT_SECONDS, nanos: 0 }),
+            heartbeat_interval: Some(prost_types::Duration {
+                seconds: HEARTBEAT_SECONDS,
+                nanos: 0,
+            }),
             ..Default::default()
         };
         let window = WINDOWS_BYTES[self.random.below(WINDOWS_BYTES.len())];

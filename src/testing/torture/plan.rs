@@ -88,9 +88,8 @@ impl Round {
         } else {
             messages / 2 + random.below(messages + 1)
         };
-        let mut faults: Vec<_> = (0..random.below(4))
-            .map(|_| (random.below(sends + 1), Fault::drawn(random)))
-            .collect();
+        let mut faults: Vec<_> =
+            (0..random.below(4)).map(|_| (random.below(sends + 1), Fault::drawn(random))).collect();
         faults.sort_by_key(|(after, _)| *after);
         let end = match random.below(10) {
             0 => End::Stop,
@@ -131,7 +130,9 @@ mod tests {
     #[test]
     fn everything_that_can_go_wrong_does_for_some_seed() {
         let plans: String = (0..200).map(|seed| format!("{:?}", Plan::of(seed, 1_000))).collect();
-        for what in ["Pause", "Cut", "Stall", "Whole", "AfterHeaders", "Kill,", "KillFrozen", "Stop"] {
+        for what in
+            ["Pause", "Cut", "Stall", "Whole", "AfterHeaders", "Kill,", "KillFrozen", "Stop"]
+        {
             assert!(plans.contains(what) || plans.contains(what.trim_end_matches(',')), "{what}");
         }
     }
