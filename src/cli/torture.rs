@@ -101,30 +101,30 @@ fn options(args: &Args) -> anyhow::Result<Options> {
 fn tell(report: &SeedReport, summary: &Summary, messages: usize) {
     let SeedReport { seed, faults, counts, verdicts, failure, folder } = report;
     let outcome = if report.is_passed() { "kept" } else { "FAILED" };
-    let mut text = format!(
+    output::note(&format!(
         "seed {seed}: {outcome}; {} kills, {} acknowledged, {} unknown, {} retries, {} resumes \
-         (in all {} seeds, {} acknowledged)\n",
-        faults.kills + faults.stops,
+         (in all {} seeds, {} acknowledged)",
+        faults.kills,
         counts.acknowledged,
         counts.unknown,
         counts.retries,
         counts.resumes,
         summary.seeds,
         summary.counts.acknowledged,
-    );
-    if !report.is_passed() {
-        if let Some(failure) = failure {
-            text += &format!("  {failure}\n");
-        }
-        for verdict in verdicts {
-            text += &format!("  {verdict}\n");
-        }
-        if let Some(folder) = folder {
-            text += &format!("  its folder: {}\n", folder.display());
-        }
-        text += &format!("  again: peerpost torture --seed {seed} --messages {messages}\n");
+    ));
+    if report.is_passed() {
+        return;
     }
-    output::note(text.trim_end());
+    if let Some(failure) = failure {
+        output::note(failure);
+    }
+    for verdict in verdicts {
+        output::note(&format!("{verdict}"));
+    }
+    if let Some(folder) = folder {
+        output::note(&format!("its folder: {}", folder.display()));
+    }
+    output::note(&format!("again: peerpost torture --seed {seed} --messages {messages}"));
 }
 
 fn text_of(summary: &Summary, elapsed: Duration) -> String {

@@ -36,3 +36,4 @@ mod send_message;
 mod send_messages;
 mod shutdown;
 mod subscribe;
+mod torture;

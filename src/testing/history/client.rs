@@ -92,7 +92,7 @@ impl RecordedUser {
     ) -> Result<RecordedAnswers, Status> {
         let unanswered = Unanswered::default();
         let (recorder, no, stream) = (self.recorder.clone(), self.no, self.recorder.stream());
-        let recorded = {
+        let outgoing = {
             let (recorder, unanswered) = (recorder.clone(), unanswered.clone());
             requests.map(move |request| {
                 let send = recorder.send_called(no, &request, Some(stream));
@@ -100,7 +100,7 @@ impl RecordedUser {
                 streamed(request)
             })
         };
-        let answers = self.user.send_stream(recorded).await?;
+        let answers = self.user.send_stream(outgoing).await?;
         Ok(RecordedAnswers { recorder, unanswered, answers })
     }
 

@@ -33,10 +33,8 @@ fn check_names(facts: &Facts<'_>, verdict: &mut Verdict) {
         };
         verdict.expect(!is_wrong, || {
             let (reason, caller) = (refused.reason.as_reason(), facts.name(caller));
-            let (called, whom) = (tell_moment(called), facts.name(whom));
-            format!(
-                "a call of {caller} at {called} was refused with {reason}; {whom} is registered"
-            )
+            let (at, whom) = (tell_moment(called), facts.name(whom));
+            format!("a call of {caller} at {at} was refused with {reason}; {whom} is registered")
         });
     };
     let history = facts.history;

@@ -102,7 +102,7 @@ impl Sample {
             Entry { id: Uuid::from_u128(self.stored), sequence: 0, content, request, from, to };
         let mut put = |owner: UserNo, request| {
             let mailbox = &mut self.mailboxes[owner.0 as usize];
-            let sequence = mailbox.len() as i64 + 1;
+            let sequence = end_of(mailbox) + 1;
             mailbox.push(Entry { sequence, request, ..entry });
             Entry { sequence, request, ..entry }
         };
@@ -164,14 +164,14 @@ impl Sample {
 
     pub(super) fn page(&mut self, reader: UserNo, cursor: Cursor, size: usize) {
         let mailbox = &self.mailboxes[reader.0 as usize];
-        let last = mailbox.len() as i64;
+        let last = end_of(mailbox);
         let (entries, has_more): (Vec<Entry>, bool) = match cursor {
             Cursor::After(after) => {
-                let rest = mailbox.iter().skip(after as usize);
+                let rest = mailbox.iter().skip(count(after));
                 (rest.clone().take(size).copied().collect(), rest.count() > size)
             }
             Cursor::Before(before) => {
-                let end = if before == 0 { mailbox.len() } else { before as usize - 1 };
+                let end = if before == 0 { mailbox.len() } else { count(before) - 1 };
                 (mailbox[end.saturating_sub(size)..end].to_vec(), end > size)
             }
         };
@@ -188,7 +188,7 @@ impl Sample {
         reason: ErrorReason,
         epoch: Digest,
     ) {
-        let last = self.mailboxes[reader.0 as usize].len() as i64;
+        let last = end_of(&self.mailboxes[reader.0 as usize]);
         let asked = ReadAsked { reader, cursor, epoch, peer: None, received_only: false };
         let read = self.record(asked, refusal(reason, Some((0, last))));
         self.history.reads.push(read);
@@ -220,7 +220,7 @@ impl Sample {
         continues: Option<FollowNo>,
     ) -> FollowNo {
         let called = self.now();
-        let last = self.mailboxes[reader.0 as usize].len() as i64;
+        let last = end_of(&self.mailboxes[reader.0 as usize]);
         let acknowledged = self.history.acknowledges.iter();
         let acknowledged = acknowledged.filter(|call| call.asked.user == reader);
         let after = match start {
@@ -241,7 +241,7 @@ impl Sample {
             refused,
             awaited,
         });
-        FollowNo(self.history.follows.len() as u32 - 1)
+        FollowNo(u32::try_from(self.history.follows.len() - 1).expect("a few"))
     }
 
     /// Delivers everything up to a sequence: it is live then, and silent for a while.
@@ -249,7 +249,7 @@ impl Sample {
         let mut it = self.history.follows[follow.0 as usize].clone();
         let Some((_, Told::Started { after, .. })) = it.told.first().copied() else { return };
         let mailbox = self.mailboxes[it.reader.0 as usize].clone();
-        for entry in &mailbox[after as usize..through as usize] {
+        for entry in &mailbox[count(after)..count(through)] {
             if !it.received_only || entry.to == it.reader {
                 it.told.push((self.now(), Told::Message(*entry)));
             }
@@ -297,4 +297,12 @@ pub(super) fn refusal<T>(reason: ErrorReason, range: Option<(i64, i64)>) -> Outc
         _ => Code::DataLoss,
     };
     Outcome::Failed(Box::new(Refused { code, reason, range, epoch: EPOCH }))
+}
+
+fn end_of(mailbox: &[Entry]) -> i64 {
+    i64::try_from(mailbox.len()).expect("a few")
+}
+
+fn count(sequence: i64) -> usize {
+    usize::try_from(sequence).expect("not negative")
 }

@@ -143,6 +143,9 @@ fn run_seeds(
         let seed = options.first_seed.wrapping_add(number);
         let report = LocalSet::new().block_on(&runtime, seed::run(seed, options, stop));
         // Nobody listens any more only when the other side panicked.
-        let Some(Ok(())) = report.map(|report| reports.send(report)) else { return };
+        let is_told = report.is_some_and(|report| reports.send(report).is_ok());
+        if !is_told {
+            return;
+        }
     }
 }
