@@ -20,13 +20,20 @@ pub(super) enum Phase {
     LastReads,
 }
 
+/// Where a mailbox ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ends {
+    pub(super) last: i64,
+    /// The last entry that its owner received; 0 if there is none.
+    pub(super) received: i64,
+}
+
 /// What all who take part share.
 #[derive(Debug)]
 pub(super) struct Crowd {
     pub(super) phase: watch::Sender<Phase>,
-    /// Up to where followers read in the last phase: the mailbox's last sequence, and the last that
-    /// was received.
-    pub(super) goals: Mutex<HashMap<String, (i64, i64)>>,
+    /// Up to where followers read in the last phase, by name.
+    ends: Mutex<HashMap<String, Ends>>,
     calm: SocketAddr,
     rough: SocketAddr,
     /// Registered before anything went wrong.
@@ -38,7 +45,7 @@ impl Crowd {
     pub(super) fn new(users: Vec<RecordedUser>, calm: SocketAddr, rough: SocketAddr) -> Self {
         Self {
             phase: watch::Sender::new(Phase::Load),
-            goals: Mutex::default(),
+            ends: Mutex::default(),
             calm,
             rough,
             users,
@@ -77,10 +84,14 @@ impl Crowd {
         *self.phase.borrow()
     }
 
-    pub(super) fn goal(&self, name: &str, received_only: bool) -> i64 {
-        let goals = self.goals.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, last_received) = goals.get(name).copied().unwrap_or_default();
-        if received_only { last_received } else { last }
+    /// Nothing more will come into this user's mailbox.
+    pub(super) fn ended(&self, name: String, ends: Ends) {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(name, ends);
+    }
+
+    pub(super) fn ends(&self, name: &str) -> Ends {
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.get(name).copied().unwrap_or_default()
     }
 
     fn latecomers(&self) -> MutexGuard<'_, Vec<RecordedUser>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::crowd::{Crowd, Phase};
+use super::crowd::{Crowd, Ends, Phase};
 use crate::proto::{SubscribeRequest, subscribe_request, subscribe_response::Event};
 use crate::random::Random;
 use crate::testing::history::FollowNo;
@@ -51,8 +51,8 @@ pub(super) async fn run(crowd: Arc<Crowd>, number: usize, mut random: Random) ->
         follower.follow_a_while(&crowd).await;
         sleep(PAUSE_AFTER_BREAK).await;
     }
-    let goal = crowd.goal(follower.user.name(), received_only);
-    follower.follow_through(goal).await;
+    let ends = crowd.ends(follower.user.name());
+    follower.follow_to(ends).await;
     follower
 }
 
@@ -81,9 +81,15 @@ impl Follower {
         }
     }
 
-    /// Everything up to `goal`, over as many subscriptions as that takes. The time that it may take
+    /// Reads from the beginning next.
+    pub(super) fn start_over(&mut self) {
+        (self.cursor, self.latest) = (Some(0), None);
+    }
+
+    /// Everything up to the end, over as many subscriptions as that takes. The time that it may take
     /// is bounded; when it is over, that is recorded.
-    pub(super) async fn follow_through(&mut self, goal: i64) {
+    pub(super) async fn follow_to(&mut self, ends: Ends) {
+        let goal = if self.received_only { ends.received } else { ends.last };
         let deadline = Instant::now() + REST_PATIENCE;
         while self.cursor.is_none_or(|cursor| cursor < goal) && Instant::now() < deadline {
             let Some(mut subscription) = self.subscribe().await else {

@@ -3,12 +3,12 @@
 use std::any::Any;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::crowd::{Crowd, Phase};
+use super::crowd::{Crowd, Ends, Phase};
 use super::follower::Follower;
 use super::plan::{End, Plan};
 use super::site::{Faults, Site};
@@ -120,8 +120,10 @@ async fn attack(
     crowd.phase.send_replace(Phase::LastSends);
     finish(&mut senders).await?;
     let everyone = crowd.everyone();
-    let goals = goals(&everyone).await?;
-    *crowd.goals.lock().unwrap_or_else(PoisonError::into_inner) = goals.into_iter().collect();
+    for user in &everyone {
+        let (name, ends) = ends_of(user).await?;
+        crowd.ended(name, ends);
+    }
     crowd.phase.send_replace(Phase::LastReads);
     let followers = finish(&mut followers).await?;
 
@@ -129,9 +131,12 @@ async fn attack(
     for user in everyone {
         user.read_to_the_end().await.map_err(|status| in_the_end(&user, &status))?;
     }
-    for mut follower in followers {
-        let (_, goal) = goals_of(&follower.user).await?;
-        follower.follow_through(goal.1).await;
+    for (number, mut follower) in followers.into_iter().enumerate() {
+        if number == 0 {
+            follower.start_over();
+        }
+        let (_, ends) = ends_of(&follower.user).await?;
+        follower.follow_to(ends).await;
     }
     Ok(site.faults)
 }
@@ -176,20 +181,12 @@ async fn finish<T: 'static>(tasks: &mut JoinSet<T>) -> Result<Vec<T>, String> {
     Ok(done)
 }
 
-/// The end of each mailbox, with nobody sending any more.
-async fn goals(users: &[RecordedUser]) -> Result<Vec<(String, (i64, i64))>, String> {
-    let mut goals = Vec::with_capacity(users.len());
-    for user in users {
-        goals.push(goals_of(user).await?);
-    }
-    Ok(goals)
-}
-
-async fn goals_of(user: &RecordedUser) -> Result<(String, (i64, i64)), String> {
+/// Where a mailbox ends, with nobody sending any more.
+async fn ends_of(user: &RecordedUser) -> Result<(String, Ends), String> {
     let newest = GetMessagesRequest { page_size: 1, received_only: true, ..before(0) };
     let page = user.get(newest).await.map_err(|status| in_the_end(user, &status))?;
     let received = page.messages.last().map_or(0, |message| message.sequence);
-    Ok((user.name().to_owned(), (page.last_sequence, received)))
+    Ok((user.name().to_owned(), Ends { last: page.last_sequence, received }))
 }
 
 fn in_the_end(user: &RecordedUser, status: &tonic::Status) -> String {
