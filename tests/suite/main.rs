@@ -53,3 +53,4 @@ mod shutdown;
 mod simulated_service;
 mod simulation;
 mod subscribe;
+mod torture;
