@@ -8,6 +8,7 @@ pub mod grpc;
 pub mod hub;
 pub mod messenger;
 pub mod proto;
+mod random;
 pub mod server;
 pub mod store;
 #[cfg(feature = "testing")]

@@ -15,6 +15,8 @@ mod render;
 mod send;
 mod serve;
 mod signals;
+#[cfg(feature = "testing")]
+mod torture;
 mod users;
 
 use std::io::IsTerminal as _;
@@ -74,6 +76,10 @@ enum Command {
     Users(users::Args),
     /// Measure how fast a server is, beside what this machine can do at most.
     Bench(bench::Args),
+    /// Attack servers from seeds, and check what their clients were told against every promise.
+    // Only where the harness is compiled in: what serves people has no use for a command that kills.
+    #[cfg(feature = "testing")]
+    Torture(torture::Args),
     /// What `bench` compares with.
     #[command(name = bench::noop::COMMAND, hide = true)]
     BenchNoopServer(bench::noop::Args),
@@ -120,6 +126,8 @@ fn run(cli: &Cli, is_server_named: bool) -> anyhow::Result<()> {
             Command::Inbox(args) => inbox::run(&cli.connection, args).await,
             Command::Follow(args) => follow::run(&cli.connection, args).await,
             Command::Users(args) => users::run(&cli.connection, args).await,
+            #[cfg(feature = "testing")]
+            Command::Torture(args) => torture::run(args).await,
             // Ran above.
             Command::Bench(_) => Ok(()),
             Command::BenchNoopServer(args) => bench::noop::run(args).await,

@@ -50,6 +50,11 @@ pub(super) struct Args {
     /// The threads that serve connections [default: one for each core but one].
     #[arg(long, env = "PEERPOST_WORKERS", value_name = "N", value_parser = workers)]
     workers: Option<NonZero<usize>>,
+
+    /// The messages after which the indexes are merged [default: 131072]. For tests, which would wait
+    /// long for a merge otherwise.
+    #[arg(long, value_name = "MESSAGES", hide = true)]
+    merge_messages: Option<NonZero<usize>>,
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
@@ -93,6 +98,9 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     }
     if let Some(workers) = args.workers {
         options.workers = workers;
+    }
+    if let Some(messages) = args.merge_messages {
+        options.merge_messages = messages.get();
     }
     Ok(options)
 }

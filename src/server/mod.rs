@@ -51,6 +51,9 @@ pub struct Options {
     pub connections_max: usize,
     /// The threads that serve connections. Default [`workers_default`].
     pub workers: NonZero<usize>,
+    /// The messages after which the store merges its indexes. Default
+    /// [`MERGE_MESSAGES_DEFAULT`](store::MERGE_MESSAGES_DEFAULT).
+    pub merge_messages: usize,
 }
 
 impl Options {
@@ -63,6 +66,7 @@ impl Options {
             drain_deadline: DRAIN_DEADLINE_DEFAULT,
             connections_max: CONNECTIONS_MAX_DEFAULT,
             workers: workers_default(),
+            merge_messages: store::MERGE_MESSAGES_DEFAULT,
         }
     }
 }
@@ -206,7 +210,8 @@ where
 }
 
 async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), OpenError> {
-    let store_options = store::Options::new(&options.data_dir);
+    let mut store_options = store::Options::new(&options.data_dir);
+    store_options.merge_messages = options.merge_messages;
     let opening =
         tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(Announcer(hub))));
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))

@@ -19,17 +19,20 @@
 // Whatever goes wrong in here fails the test that called; "# Panics" on each item would say only that.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod history;
 mod process;
 mod proxy;
 mod refusal;
 mod requests;
 mod server;
 mod subscription;
+pub mod torture;
 mod user;
 
 use std::future::Future;
 use std::time::Duration;
 
+pub use history::{RecordedAnswers, RecordedSubscription, RecordedUser, Recorder};
 pub use process::{Exit, ServerProcess};
 pub use proxy::{Loss, Proxy};
 pub use refusal::{Refusal, refused};

@@ -95,9 +95,23 @@ impl ServerProcess {
 
     /// Asks the process to end (SIGTERM).
     pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Freezes the process (SIGSTOP): it is there, and does nothing.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets a frozen process go on (SIGCONT).
+    pub fn unpause(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(status.expect("`kill` can be run").success(), "`kill -TERM {pid}` failed");
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.expect("`kill` can be run").success(), "`kill {signal} {pid}` failed");
     }
 
     /// Waits for the process to end by itself.

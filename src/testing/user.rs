@@ -32,11 +32,20 @@ pub struct TestUser {
 impl TestUser {
     /// Registers a new name at the server that listens on `addr`.
     pub async fn register(addr: SocketAddr, name: &str) -> Self {
+        Self::try_register_new(addr, name).await.expect("the name is free").0
+    }
+
+    /// Registers a new name, where that may fail. The second is the user as the server shows them.
+    ///
+    /// # Errors
+    /// The status with which the server refuses.
+    pub async fn try_register_new(addr: SocketAddr, name: &str) -> Result<(Self, User), Status> {
         let mut client = MessagingServiceClient::new(endpoint(addr).connect_lazy());
         let request = RegisterRequest { username: name.to_owned(), ..Default::default() };
-        let answer = within_patience("Register", client.register(request)).await;
-        let RegisterResponse { token, .. } = answer.expect("the name is free").into_inner();
-        Self { name: name.to_owned(), token, addr, client }
+        let answer = within_patience("Register", client.register(request)).await?;
+        let RegisterResponse { token, user } = answer.into_inner();
+        let shown = user.expect("an answer always holds the user");
+        Ok((Self { name: name.to_owned(), token, addr, client }, shown))
     }
 
     /// The same user with a new connection, for instance to a server that was started anew.

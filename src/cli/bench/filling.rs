@@ -12,11 +12,11 @@ use tokio::task::JoinSet;
 use super::fleet;
 use super::meter::Figures;
 use super::options::Extent;
-use super::random::Random;
 use crate::domain::limits::BODY_BYTES_CEILING;
 use crate::domain::{
     Body, Content, ContentType, Message, PeerAddress, RequestId, Token, User, Username,
 };
+use crate::random::Random;
 use crate::store::{self, CommitListener, Draft, PendingMessage, Store, StoreGuard};
 
 /// Messages handed to the store and not yet on disk: more than a group, so that groups are full.

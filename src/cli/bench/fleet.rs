@@ -12,12 +12,12 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::filling::Population;
 use super::options::Load;
-use super::random::Random;
 use crate::proto::messaging_service_client::MessagingServiceClient;
 use crate::proto::{
     RegisterRequest, SendMessageRequest, SendMessagesRequest, send_message_request,
     send_messages_request,
 };
+use crate::random::Random;
 
 pub(super) type Client = MessagingServiceClient<Channel>;
 

@@ -15,7 +15,6 @@ mod meter;
 pub(super) mod noop;
 mod options;
 mod progress;
-mod random;
 mod report;
 mod schedule;
 mod sends;

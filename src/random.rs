@@ -1,17 +1,32 @@
-//! Random numbers that cost next to nothing, for choosing receivers and making request ids.
+//! Random numbers that cost next to nothing, for made-up load: not for secrets.
 
 use uuid::Builder;
 
-/// `SplitMix64`. Not for secrets.
-pub(super) struct Random(u64);
+/// `SplitMix64` (Steele, Lea and Flood, 2014): the same seed gives the same numbers, everywhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Random(u64);
 
 impl Random {
     /// Numbers that no other run has.
-    pub(super) fn seeded() -> anyhow::Result<Self> {
-        Ok(Self(getrandom::u64()?))
+    pub(crate) fn seeded() -> Result<Self, getrandom::Error> {
+        getrandom::u64().map(Self)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    /// The numbers of a seed.
+    #[cfg(feature = "testing")]
+    pub(crate) fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Numbers of their own for a part of what this one decides: what the part draws changes nothing
+    /// elsewhere.
+    #[cfg(feature = "testing")]
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
+    /// 64 random bits.
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,14 +35,14 @@ impl Random {
     }
 
     /// A number below `bound`, which is not 0.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         // The high half of the product: as even as 64 random bits are.
         let product = u128::from(self.next()) * bound as u128;
         usize::try_from(product >> 64).unwrap_or_default()
     }
 
     /// A request id as callers make them: a random UUID, which falls anywhere in an index.
-    pub(super) fn request_id(&mut self) -> String {
+    pub(crate) fn request_id(&mut self) -> String {
         let bits = u128::from(self.next()) << 64 | u128::from(self.next());
         Builder::from_random_bytes(bits.to_be_bytes()).into_uuid().to_string()
     }

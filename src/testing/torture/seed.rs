@@ -1,0 +1,203 @@
+//! One seed, from an empty folder to the verdicts.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::crowd::{Crowd, Phase};
+use super::follower::Follower;
+use super::plan::{End, Plan};
+use super::site::{Faults, Site};
+use super::{Options, caller, follower, streamer};
+use crate::proto::GetMessagesRequest;
+use crate::testing::history::{Counts, Verdict};
+use crate::testing::{RecordedUser, Recorder, before};
+
+/// What one seed came to.
+#[derive(Debug)]
+pub struct SeedReport {
+    /// The seed.
+    pub seed: u64,
+    /// What went wrong on purpose.
+    pub faults: Faults,
+    /// What the history holds.
+    pub counts: Counts,
+    /// One for each promise; none when the seed did not come to its end.
+    pub verdicts: Vec<Verdict>,
+    /// Why it did not come to its end.
+    pub failure: Option<String>,
+    /// Where the data folder of a seed that failed was left.
+    pub folder: Option<PathBuf>,
+}
+
+impl SeedReport {
+    /// Whether it came to its end and every promise was kept.
+    pub fn is_passed(&self) -> bool {
+        self.failure.is_none() && self.verdicts.iter().all(Verdict::is_kept)
+    }
+}
+
+/// Runs one seed, in a `LocalSet`. `None`: it was given up when `stop` was cancelled.
+pub(super) async fn run(
+    seed: u64,
+    options: &Options,
+    stop: &CancellationToken,
+) -> Option<SeedReport> {
+    let mut report = SeedReport {
+        seed,
+        faults: Faults::default(),
+        counts: Counts::default(),
+        verdicts: Vec::new(),
+        failure: None,
+        folder: None,
+    };
+    let folder = match &options.folder {
+        Some(parent) => tempfile::Builder::new().prefix("peerpost-torture-").tempdir_in(parent),
+        None => tempfile::Builder::new().prefix("peerpost-torture-").tempdir(),
+    };
+    let folder = match folder {
+        Ok(folder) => folder,
+        Err(error) => {
+            report.failure = Some(format!("cannot make a temporary folder: {error}"));
+            return Some(report);
+        }
+    };
+    let recorder = Recorder::default();
+    // In a task, so that a panic in it is told like any other failure.
+    let mut task = JoinSet::new();
+    let (binary, messages) = (options.binary.clone(), options.messages);
+    let (data_dir, written) = (folder.path().join("data"), recorder.clone());
+    task.spawn_local(attack(seed, messages, binary, data_dir, written));
+    let ended = tokio::select! {
+        ended = task.join_next() => ended,
+        () = stop.cancelled() => {
+            // The server is gone before its folder is removed.
+            task.shutdown().await;
+            return None;
+        }
+    };
+    match ended {
+        Some(Ok(Ok(faults))) => report.faults = faults,
+        Some(Ok(Err(failure))) => report.failure = Some(failure),
+        Some(Err(error)) if error.is_panic() => {
+            report.failure = Some(said_in_panic(&*error.into_panic()));
+        }
+        _ => report.failure = Some("stopped".to_owned()),
+    }
+    let history = recorder.take();
+    report.counts = history.counts();
+    if report.failure.is_none() {
+        report.verdicts = history.check();
+    }
+    if !report.is_passed() {
+        report.folder = Some(folder.keep());
+    }
+    Some(report)
+}
+
+/// The load and its faults, then the last sends and reads, then a kill and the last reading.
+async fn attack(
+    seed: u64,
+    messages: usize,
+    binary: PathBuf,
+    data_dir: PathBuf,
+    recorder: Recorder,
+) -> Result<Faults, String> {
+    let mut plan = Plan::of(seed, messages);
+    let mut site = Site::open(binary, data_dir, plan.merge_messages).await;
+    let users = register(plan.users, site.calm.addr(), recorder.clone()).await?;
+    let crowd = Arc::new(Crowd::new(users, site.calm.addr(), site.rough.addr()));
+    let (mut senders, mut followers) = gather(&mut plan, &crowd);
+
+    for round in &plan.rounds {
+        site.go_through(round, &recorder).await?;
+    }
+    site.calm_down();
+    crowd.phase.send_replace(Phase::LastSends);
+    finish(&mut senders).await?;
+    let everyone = crowd.everyone();
+    let goals = goals(&everyone).await?;
+    *crowd.goals.lock().unwrap_or_else(PoisonError::into_inner) = goals.into_iter().collect();
+    crowd.phase.send_replace(Phase::LastReads);
+    let followers = finish(&mut followers).await?;
+
+    site.restart(End::Kill).await;
+    for user in everyone {
+        user.read_to_the_end().await.map_err(|status| in_the_end(&user, &status))?;
+    }
+    for mut follower in followers {
+        let (_, goal) = goals_of(&follower.user).await?;
+        follower.follow_through(goal.1).await;
+    }
+    Ok(site.faults)
+}
+
+async fn register(
+    count: usize,
+    addr: SocketAddr,
+    recorder: Recorder,
+) -> Result<Vec<RecordedUser>, String> {
+    let mut users = Vec::with_capacity(count);
+    for number in 0..count {
+        let name = format!("user-{number}");
+        let user = RecordedUser::register(&recorder, addr, &name).await;
+        users.push(user.map_err(|status| format!("cannot register: {status}"))?);
+    }
+    Ok(users)
+}
+
+/// Everyone who takes part, each with random numbers of their own.
+fn gather(plan: &mut Plan, crowd: &Arc<Crowd>) -> (JoinSet<()>, JoinSet<Follower>) {
+    let (mut senders, mut followers) = (JoinSet::new(), JoinSet::new());
+    for number in 0..plan.streamers {
+        senders.spawn(streamer::run(Arc::clone(crowd), number, plan.random.fork()));
+    }
+    for number in 0..plan.callers {
+        senders.spawn(caller::run(Arc::clone(crowd), number, plan.random.fork()));
+    }
+    for number in 0..plan.followers {
+        followers.spawn(follower::run(Arc::clone(crowd), number, plan.random.fork()));
+    }
+    (senders, followers)
+}
+
+async fn finish<T: 'static>(tasks: &mut JoinSet<T>) -> Result<Vec<T>, String> {
+    let mut done = Vec::with_capacity(tasks.len());
+    while let Some(ended) = tasks.join_next().await {
+        done.push(ended.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => said_in_panic(&*panic),
+            Err(error) => error.to_string(),
+        })?);
+    }
+    Ok(done)
+}
+
+/// The end of each mailbox, with nobody sending any more.
+async fn goals(users: &[RecordedUser]) -> Result<Vec<(String, (i64, i64))>, String> {
+    let mut goals = Vec::with_capacity(users.len());
+    for user in users {
+        goals.push(goals_of(user).await?);
+    }
+    Ok(goals)
+}
+
+async fn goals_of(user: &RecordedUser) -> Result<(String, (i64, i64)), String> {
+    let newest = GetMessagesRequest { page_size: 1, received_only: true, ..before(0) };
+    let page = user.get(newest).await.map_err(|status| in_the_end(user, &status))?;
+    let received = page.messages.last().map_or(0, |message| message.sequence);
+    Ok((user.name().to_owned(), (page.last_sequence, received)))
+}
+
+fn in_the_end(user: &RecordedUser, status: &tonic::Status) -> String {
+    format!("the mailbox of {} cannot be read in the end: {status}", user.name())
+}
+
+fn said_in_panic(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panicked: {}", text.unwrap_or_default())
+}
