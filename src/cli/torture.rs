@@ -18,6 +18,7 @@ Examples:
   peerpost torture                               one seed, chosen at random
   peerpost torture --seed 7                      seed 7 again
   peerpost torture --seed 1 --seeds 1000 --parallel 2
+  sudo peerpost torture --seeds 30 --power-cuts  not the process ends, but the power of its disk
 
 Each seed starts a server of its own on a temporary folder, and kills it again and again under load. A
 seed that fails prints its verdicts and the command that repeats it, and leaves its folder. The exit
@@ -48,6 +49,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value = "1", value_parser = super::serve::workers)]
     parallel: NonZero<usize>,
 
+    /// Cut the power of the server's disk where it would be killed. Needs root, loop devices and
+    /// `mkfs.ext4`.
+    #[arg(long)]
+    power_cuts: bool,
+
     /// Where the temporary folders are made [default: the system's folder for temporary files].
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
@@ -57,11 +63,13 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
     let options = options(args)?;
     let stop = CancellationToken::new();
-    let (begun, messages) = (Instant::now(), options.messages);
+    let begun = Instant::now();
+    let cuts = if options.power_cuts { " --power-cuts" } else { "" };
+    let again = format!("--messages {}{cuts}", options.messages);
     let mut running = JoinSet::new();
     let stopping = stop.clone();
     running.spawn_blocking(move || {
-        torture::run(&options, &stopping, |report, summary| tell(report, summary, messages))
+        torture::run(&options, &stopping, |report, summary| tell(report, summary, &again))
     });
     let summary = tokio::select! {
         summary = running.join_next() => summary,
@@ -93,18 +101,19 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     options.time = args.minutes.map(|minutes| Duration::from_secs(60 * minutes));
     options.messages = usize::try_from(args.messages)?;
     options.parallel = args.parallel.get();
+    options.power_cuts = args.power_cuts;
     options.folder.clone_from(&args.folder);
     Ok(options)
 }
 
 /// Says how far the run is; of a seed that failed, everything.
-fn tell(report: &SeedReport, summary: &Summary, messages: usize) {
+fn tell(report: &SeedReport, summary: &Summary, again: &str) {
     let SeedReport { seed, faults, counts, verdicts, failure, folder } = report;
     let outcome = if report.is_passed() { "kept" } else { "FAILED" };
     output::note(&format!(
         "seed {seed}: {outcome}; {} kills, {} acknowledged, {} unknown, {} retries, {} resumes \
          (in all {} seeds, {} acknowledged)",
-        faults.kills,
+        faults.kills + faults.power_cuts,
         counts.acknowledged,
         counts.unknown,
         counts.retries,
@@ -124,7 +133,7 @@ fn tell(report: &SeedReport, summary: &Summary, messages: usize) {
     if let Some(folder) = folder {
         output::note(&format!("its folder: {}", folder.display()));
     }
-    output::note(&format!("again: peerpost torture --seed {seed} --messages {messages}"));
+    output::note(&format!("again: peerpost torture --seed {seed} {again}"));
 }
 
 fn text_of(summary: &Summary, elapsed: Duration) -> String {
@@ -133,6 +142,7 @@ fn text_of(summary: &Summary, elapsed: Duration) -> String {
     format!(
         "seeds                  {seeds} in {:.0} s\n\
          kills                  {} (SIGKILL), {} stops (SIGTERM), {} pauses (SIGSTOP)\n\
+         cuts of power          {}\n\
          network faults         {} cuts and stalls, {} answers lost\n\
          acknowledged messages  {} checked\n\
          unknown outcomes       {}\n\
@@ -145,6 +155,7 @@ fn text_of(summary: &Summary, elapsed: Duration) -> String {
         faults.kills,
         faults.stops,
         faults.pauses,
+        faults.power_cuts,
         faults.network,
         faults.answers_lost,
         counts.acknowledged,

@@ -20,6 +20,7 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod history;
+mod power_disk;
 mod process;
 mod proxy;
 mod refusal;
@@ -33,6 +34,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use history::{RecordedAnswers, RecordedSubscription, RecordedUser, Recorder};
+pub use power_disk::PowerDisk;
 pub use process::{Exit, ServerProcess};
 pub use proxy::{Loss, Proxy};
 pub use refusal::{Refusal, refused};

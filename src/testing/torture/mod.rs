@@ -49,6 +49,9 @@ pub struct Options {
     pub messages: usize,
     /// Seeds at the same time, each with a server and a thread of its own.
     pub parallel: usize,
+    /// Whether the power of the server's disk is cut where it would be killed: see
+    /// [`PowerDisk`](super::PowerDisk) for what that needs.
+    pub power_cuts: bool,
     /// Where the temporary folders are made. `None`: where the system has such.
     pub folder: Option<PathBuf>,
 }
@@ -63,6 +66,7 @@ impl Options {
             time: None,
             messages: MESSAGES_DEFAULT,
             parallel: 1,
+            power_cuts: false,
             folder: None,
         }
     }

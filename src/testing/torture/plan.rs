@@ -51,6 +51,8 @@ pub(super) enum End {
     Kill,
     /// The same, while it was frozen.
     KillFrozen,
+    /// The power of its disk.
+    PowerCut,
     /// SIGTERM.
     Stop,
     /// It goes on: the last round.
@@ -58,14 +60,20 @@ pub(super) enum End {
 }
 
 impl Plan {
-    /// The plan of a seed for about so many messages.
-    pub(super) fn of(seed: u64, messages: usize) -> Self {
+    /// The plan of a seed for about so many messages. With `power_cuts` the power is cut where the server
+    /// would be killed.
+    pub(super) fn of(seed: u64, messages: usize, power_cuts: bool) -> Self {
         let mut random = Random::of(seed);
         let count = 2 + random.below(4);
         let mut rounds: Vec<Round> =
             (0..count).map(|_| Round::drawn(&mut random, messages / count)).collect();
         if let Some(last) = rounds.last_mut() {
             last.end = End::None;
+        }
+        for round in rounds.iter_mut().filter(|_| power_cuts) {
+            if matches!(round.end, End::Kill | End::KillFrozen) {
+                round.end = End::PowerCut;
+            }
         }
         Self {
             users: 6 + random.below(12),
@@ -122,14 +130,14 @@ mod tests {
 
     #[test]
     fn a_seed_has_one_plan() {
-        let of = |seed| format!("{:?}", Plan::of(seed, 1_000));
+        let of = |seed| format!("{:?}", Plan::of(seed, 1_000, false));
         assert_eq!(of(7), of(7));
         assert_ne!(of(7), of(8));
     }
 
     #[test]
     fn everything_that_can_go_wrong_does_for_some_seed() {
-        let plans: Vec<_> = (0..200).map(|seed| Plan::of(seed, 1_000)).collect();
+        let plans: Vec<_> = (0..200).map(|seed| Plan::of(seed, 1_000, false)).collect();
         let plans = format!("{plans:?}");
         for what in [
             "Pause",

@@ -15,7 +15,7 @@ use super::site::{Faults, Site};
 use super::{Options, caller, follower, streamer};
 use crate::proto::GetMessagesRequest;
 use crate::testing::history::{Counts, Verdict};
-use crate::testing::{RecordedUser, Recorder, before};
+use crate::testing::{PowerDisk, RecordedUser, Recorder, before};
 
 /// What one seed came to.
 #[derive(Debug)]
@@ -69,9 +69,7 @@ pub(super) async fn run(
     let recorder = Recorder::default();
     // In a task, so that a panic in it is told like any other failure.
     let mut task = JoinSet::new();
-    let (binary, messages) = (options.binary.clone(), options.messages);
-    let (data_dir, written) = (folder.path().join("data"), recorder.clone());
-    task.spawn_local(attack(seed, messages, binary, data_dir, written));
+    task.spawn_local(attack(seed, options.clone(), folder.path().to_owned(), recorder.clone()));
     let ended = tokio::select! {
         ended = task.join_next() => ended,
         () = stop.cancelled() => {
@@ -102,13 +100,16 @@ pub(super) async fn run(
 /// The load and its faults, then the last sends and reads, then a kill and the last reading.
 async fn attack(
     seed: u64,
-    messages: usize,
-    binary: PathBuf,
-    data_dir: PathBuf,
+    options: Options,
+    home: PathBuf,
     recorder: Recorder,
 ) -> Result<Faults, String> {
-    let mut plan = Plan::of(seed, messages);
-    let mut site = Site::open(binary, data_dir, plan.merge_messages).await;
+    let Options { binary, messages, power_cuts, .. } = options;
+    let mut plan = Plan::of(seed, messages, power_cuts);
+    let disk = power_cuts.then(|| PowerDisk::create(&home, disk_bytes(messages))).transpose();
+    let disk =
+        disk.map_err(|reason| format!("there is no disk whose power can be cut: {reason}"))?;
+    let mut site = Site::open(binary, &home, disk, plan.merge_messages).await;
     let users = register(plan.users, site.calm.addr(), recorder.clone()).await?;
     let crowd = Arc::new(Crowd::new(users, site.calm.addr(), site.rough.addr()));
     let (mut senders, mut followers) = gather(&mut plan, &crowd);
@@ -127,7 +128,7 @@ async fn attack(
     crowd.phase.send_replace(Phase::LastReads);
     let followers = finish(&mut followers).await?;
 
-    site.restart(End::Kill).await;
+    site.restart(if power_cuts { End::PowerCut } else { End::Kill }).await;
     for user in everyone {
         user.read_to_the_end().await.map_err(|status| in_the_end(&user, &status))?;
     }
@@ -139,6 +140,11 @@ async fn attack(
         follower.follow_to(ends).await;
     }
     Ok(site.faults)
+}
+
+/// Room for a seed's messages, the indexes of them, and the logs of SQLite and of the file system.
+fn disk_bytes(messages: usize) -> u64 {
+    64 * 1024 * 1024 + 4096 * messages as u64
 }
 
 async fn register(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::plan::{End, Fault, Round};
-use crate::testing::{PATIENCE, Proxy, Recorder, ServerProcess};
+use crate::testing::{PATIENCE, PowerDisk, Proxy, Recorder, ServerProcess};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -16,6 +16,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(1);
 pub struct Faults {
     /// SIGKILLs, of a frozen server too.
     pub kills: u64,
+    /// Cuts of the disk's power.
+    pub power_cuts: u64,
     /// SIGTERMs.
     pub stops: u64,
     /// SIGSTOPs that were followed by a SIGCONT.
@@ -29,6 +31,7 @@ pub struct Faults {
 impl Faults {
     pub(super) fn add(&mut self, other: &Self) {
         self.kills += other.kills;
+        self.power_cuts += other.power_cuts;
         self.stops += other.stops;
         self.pauses += other.pauses;
         self.network += other.network;
@@ -43,6 +46,8 @@ pub(super) struct Site {
     data_dir: PathBuf,
     merge_messages: String,
     server: Option<ServerProcess>,
+    /// What the data folder is on, if its power is to be cut. Dropped after the server.
+    disk: Option<PowerDisk>,
     /// Breaks only when the server does.
     pub(super) calm: Proxy,
     pub(super) rough: Proxy,
@@ -50,7 +55,15 @@ pub(super) struct Site {
 }
 
 impl Site {
-    pub(super) async fn open(binary: PathBuf, data_dir: PathBuf, merge_messages: usize) -> Self {
+    /// On a folder within `home`, or on a disk there whose power can be cut.
+    pub(super) async fn open(
+        binary: PathBuf,
+        home: &Path,
+        disk: Option<PowerDisk>,
+        merge_messages: usize,
+    ) -> Self {
+        let home = disk.as_ref().map_or_else(|| home.to_owned(), PowerDisk::path);
+        let data_dir = home.join("data");
         let merge_messages = merge_messages.to_string();
         let server = serve(&binary, &data_dir, &merge_messages).await;
         let (calm, rough) = (Proxy::start(server.addr()).await, Proxy::start(server.addr()).await);
@@ -59,6 +72,7 @@ impl Site {
             data_dir,
             merge_messages,
             server: Some(server),
+            disk,
             calm,
             rough,
             faults: Faults::default(),
@@ -127,6 +141,11 @@ impl Site {
                 }
                 server.kill();
                 self.faults.kills += 1;
+            }
+            End::PowerCut => {
+                let disk = self.disk.as_mut().expect("there is one where power is to be cut");
+                disk.cut(server).await;
+                self.faults.power_cuts += 1;
             }
         }
         // Nothing was awaited since a kill: whoever connects now waits here for the next server, and
