@@ -23,7 +23,7 @@ const REPEATS_MAX: usize = 40;
 /// Sends that are kept to be repeated although they were answered.
 const SENT_KEPT_MAX: usize = 64;
 
-/// Calls in `weights`, one after the other, until the load ends.
+/// Calls one after the other, until the load ends.
 pub(super) async fn run(crowd: Arc<Crowd>, number: usize, mut random: Random) {
     let author = Author::new(format!("c{number}"), random.fork());
     let user = crowd.user(number, &mut random);

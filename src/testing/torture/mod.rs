@@ -1,6 +1,6 @@
 //! Workloads that try to break every promise, each decided by a seed.
 //!
-//! From a seed comes a [plan](plan): how many users there are, who sends on streams or call by call,
+//! From a seed comes a plan: how many users there are, who sends on streams or call by call,
 //! who follows, and when which fault happens. The server is the real binary on a folder of its own;
 //! it is killed, frozen and stopped under load, and between it and its clients the network breaks,
 //! stalls and loses answers. Everything that is asked and told is recorded, and in the end, after one

@@ -26,7 +26,7 @@ pub struct SeedReport {
     pub faults: Faults,
     /// What the history holds.
     pub counts: Counts,
-    /// One for each promise; none when the seed did not come to its end.
+    /// One for each promise; of a seed that did not come to its end, on what was recorded until then.
     pub verdicts: Vec<Verdict>,
     /// Why it did not come to its end.
     pub failure: Option<String>,
@@ -88,9 +88,7 @@ pub(super) async fn run(
     }
     let history = recorder.take();
     report.counts = history.counts();
-    if report.failure.is_none() {
-        report.verdicts = history.check();
-    }
+    report.verdicts = history.check();
     if !report.is_passed() {
         report.folder = Some(folder.keep());
     }

@@ -169,7 +169,7 @@ impl Site {
 }
 
 async fn serve(binary: &Path, data_dir: &Path, merge_messages: &str) -> ServerProcess {
-    // Longer than a stop waits for a client of the rough network is no test of anything here.
+    // How long a stop waits for clients of a stalled network is no matter here.
     let flags = ["--merge-messages", merge_messages, "--drain-deadline-ms", "300"];
     ServerProcess::start_with(&[], binary, data_dir, &flags).await
 }
