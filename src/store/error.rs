@@ -139,6 +139,18 @@ pub enum OpenError {
         /// Where the entry's message stands in the log.
         position: i64,
     },
+    /// The log lacks a row, so that what stands after it cannot be indexed.
+    #[error(
+        "the database {} is damaged: the row of the log at position {position} is absent or cannot be \
+         read",
+        path.display()
+    )]
+    LogDamaged {
+        /// The file.
+        path: PathBuf,
+        /// The row's place in the log.
+        position: i64,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -163,6 +175,7 @@ pub(super) fn not_loaded(error: LoadError, database: &Path) -> OpenError {
     let path = database.to_owned();
     let (damage, owner, sequence, position) = match error {
         LoadError::Storage(source) => return OpenError::Database { path, source },
+        LoadError::RowAbsent { position } => return OpenError::LogDamaged { path, position },
         LoadError::Discontinuity { owner, sequence, position } => {
             (IndexDamage::EntryElsewhere, owner, sequence, position)
         }

@@ -10,7 +10,7 @@ use diesel::sqlite::Sqlite;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::directory::Directory;
-use super::error::{unless_damaged, unreadable};
+use super::error::unless_damaged;
 use super::index::{Index, Placement};
 use super::inserts::NewLogRow;
 use super::schema::message_log;
@@ -58,6 +58,15 @@ pub(super) struct Places {
     pub(super) position: i64,
     /// One for a note to self, else two.
     pub(super) entries: Vec<(UserId, i64)>,
+}
+
+/// What rows that are read one after the other end with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowsEnd {
+    /// The end of the log, or of what was asked for.
+    Clean,
+    /// The next row is absent, or cannot be read.
+    Damage,
 }
 
 /// The row is not what was written.
@@ -168,7 +177,7 @@ pub(super) fn placements_after(
     position: i64,
     limit: usize,
     index: &Index,
-) -> QueryResult<Vec<Placement>> {
+) -> QueryResult<(Vec<Placement>, RowsEnd)> {
     type Row = (i64, i64, i64, i64, i64, Option<String>);
     let rows = message_log::table
         .filter(message_log::position.gt(position))
@@ -183,22 +192,26 @@ pub(super) fn placements_after(
         .order(message_log::position.asc())
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .load_iter::<Row, DefaultLoadingMode>(connection)?;
-    let placement = |(expected, row): (i64, QueryResult<Row>)| {
-        let (position, sender, sender_sequence, receiver, receiver_sequence, request_id) = row?;
-        let request_id = request_id.map_or(Ok(None), RequestId::parse);
-        let (true, Ok(request_id)) = (position == expected, request_id) else {
-            return Err(unreadable("message_log"));
+    let mut placements = Vec::new();
+    for (expected, row) in (position + 1..).zip(rows) {
+        let row = unless_damaged(row)?.filter(|row| row.0 == expected);
+        let Some((_, sender, sender_sequence, receiver, receiver_sequence, request_id)) = row
+        else {
+            return Ok((placements, RowsEnd::Damage));
+        };
+        let Ok(request_id) = request_id.map_or(Ok(None), RequestId::parse) else {
+            return Ok((placements, RowsEnd::Damage));
         };
         let sender = UserId(sender);
-        Ok(Placement {
+        placements.push(Placement {
             sender,
             sender_sequence,
             receiver: UserId(receiver),
             receiver_sequence,
             request_key: request_id.map(|id| index.request_key(sender, &id)),
-        })
-    };
-    (position + 1..).zip(rows).map(placement).collect()
+        });
+    }
+    Ok((placements, RowsEnd::Clean))
 }
 
 /// The rows from position `first` to `last`, ascending or descending; an item for a row that cannot be

@@ -16,7 +16,7 @@ use super::tail::{Discontinuity, Tail};
 use super::{Index, pending};
 use crate::domain::UserId;
 use crate::store::error::{is_damage, unreadable};
-use crate::store::log;
+use crate::store::log::{self, RowsEnd};
 
 /// A commit merges as much of the frozen segment as is enough for this many times its own messages:
 /// a merge is done when half of the next segment has come.
@@ -43,6 +43,8 @@ pub(in crate::store) struct IndexWriter {
     merge_next: Option<Cursor>,
     /// Whether rows of `pending_entries` may be left over that are merged.
     pending_left_over: bool,
+    /// A page of `pending_entries` is damaged: the table is left alone until the store is opened again.
+    pending_is_damaged: bool,
     /// A page of the tables is damaged: nothing is merged until the store is opened again.
     is_stuck: bool,
 }
@@ -55,6 +57,9 @@ pub(in crate::store) enum LoadError {
     /// A row of the log does not go on where those before it ended.
     #[error("entry {sequence} of user {} at log position {position} is not the next", owner.0)]
     Discontinuity { owner: UserId, sequence: i64, position: i64 },
+    /// The log ends early, or has no readable row here although it goes on.
+    #[error("the row of the log at position {position} is absent or cannot be read")]
+    RowAbsent { position: i64 },
     /// There is an entry of a row that the log does not have.
     #[error("entry {sequence} of user {} is at log position {position}, beyond the log", owner.0)]
     BeyondLog { owner: UserId, sequence: i64, position: i64 },
@@ -89,6 +94,7 @@ impl IndexWriter {
             merge: None,
             merge_next: None,
             pending_left_over: true,
+            pending_is_damaged: false,
             is_stuck: false,
         };
         writer.read_back(connection, marks)?;
@@ -161,12 +167,51 @@ impl IndexWriter {
             let tail = self.index.tail();
             (tail.last_position() + 1, tail.merged_through())
         };
-        pending::put(connection, first_position, &self.staged)?;
+        let staged = std::mem::take(&mut self.staged);
+        self.with_pending(connection, |it| pending::put(it, first_position, &staged))?;
+        self.staged = staged;
         if self.pending_left_over {
-            self.pending_left_over = pending::delete_some(connection, merged_through)?;
+            self.delete_pending(connection, merged_through)?;
         }
         let messages = self.staged.len().max(SLICE_MESSAGES_MIN);
         self.write_slice(connection, MERGE_PACE * messages)
+    }
+
+    /// Does some work on `pending_entries`. A damaged page of it keeps no message from being stored, since
+    /// a start can read the log instead.
+    fn with_pending<T>(
+        &mut self,
+        connection: &mut SqliteConnection,
+        work: impl FnOnce(&mut SqliteConnection) -> QueryResult<T>,
+    ) -> QueryResult<Option<T>> {
+        if self.pending_is_damaged {
+            return Ok(None);
+        }
+        connection.batch_execute("SAVEPOINT pending")?;
+        let done = match work(connection) {
+            Ok(done) => Some(done),
+            Err(error) if is_damage(&error) => {
+                error!(%error, "what a start reads is damaged: the next one reads the log instead");
+                connection.batch_execute("ROLLBACK TO pending")?;
+                self.pending_is_damaged = true;
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        connection.batch_execute("RELEASE pending")?;
+        Ok(done)
+    }
+
+    /// Deletes some of the rows that are merged.
+    fn delete_pending(
+        &mut self,
+        connection: &mut SqliteConnection,
+        merged_through: i64,
+    ) -> QueryResult<()> {
+        let deleted =
+            self.with_pending(connection, |it| pending::delete_some(it, merged_through))?;
+        self.pending_left_over = deleted.unwrap_or(false);
+        Ok(())
     }
 
     /// Writes a slice of the merge, if one is under way. A damaged page spoils the slice and not the
@@ -245,9 +290,12 @@ impl IndexWriter {
             let Entry { sequence, position, .. } = entry;
             return Err(LoadError::BeyondLog { owner, sequence, position });
         }
+        if last < known {
+            return Err(LoadError::RowAbsent { position: known });
+        }
         if last > known {
             info!(rows = last - known, "reading the log to make its indexes");
-            pending::delete_after(connection, known)?;
+            self.with_pending(connection, |it| pending::delete_after(it, known))?;
             self.read_log_back(connection, marks)?;
         }
         self.merge_if_due();
@@ -285,12 +333,15 @@ impl IndexWriter {
             let cut_off = usize::try_from(marks.merging_through - known).unwrap_or(0);
             let at_a_time = READ_BACK_ROWS.min(self.segment_rows);
             let at_a_time = if cut_off > 0 { at_a_time.min(cut_off) } else { at_a_time };
-            let rows = log::placements_after(connection, known, at_a_time, &self.index)?;
+            let (rows, end) = log::placements_after(connection, known, at_a_time, &self.index)?;
+            if end == RowsEnd::Damage {
+                let position = known + 1 + rows.len().cast_signed() as i64;
+                return Err(LoadError::RowAbsent { position });
+            }
             if rows.is_empty() {
                 return Ok(());
             }
-            connection
-                .immediate_transaction(|connection| pending::put(connection, known + 1, &rows))?;
+            self.with_pending(connection, |it| pending::put(it, known + 1, &rows))?;
             for (position, placement) in (known + 1..).zip(&rows) {
                 self.push_back(position, placement, marks)?;
             }
@@ -313,9 +364,8 @@ impl IndexWriter {
             }
             connection.batch_execute("BEGIN IMMEDIATE")?;
             self.write_slice(connection, self.segment_rows)?;
-            if let Some(merged) = self.merge.as_ref().map(|_| self.index.tail().merged_through()) {
-                pending::delete_some(connection, merged)?;
-            }
+            let merged_through = self.index.tail().merged_through();
+            self.delete_pending(connection, merged_through)?;
             connection.batch_execute("COMMIT")?;
             self.slice_committed();
         }

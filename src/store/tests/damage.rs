@@ -163,6 +163,28 @@ async fn an_entry_that_the_index_lost_is_missed_by_every_kind_of_page() {
     }
 }
 
+#[tokio::test]
+async fn damage_of_what_a_start_reads_keeps_no_message_from_being_stored() {
+    let scene = Scene::new();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    scene.send(&alice, &bob, &["1"]).await;
+    let folder = scene.close().await;
+    for verb in ["INSERT", "DELETE"] {
+        let trigger = format!(
+            "CREATE TRIGGER damage_of_{verb} BEFORE {verb} ON pending_entries
+             BEGIN SELECT RAISE(ABORT, 'database disk image is malformed'); END"
+        );
+        connect(&folder).batch_execute(&trigger).expect("executes");
+    }
+    let merging = |options: &mut Options| options.merge_messages = 3;
+    let scene = Scene::open_with(folder, merging).expect("opens");
+    scene.send(&alice, &bob, &["2", "3", "4", "5", "6", "7", "8"]).await;
+    assert_eq!(scene.sequences(after(&bob, 0)).await, ((1..=8).collect(), false));
+    let scene = Scene::open_with(scene.close().await, merging).expect("opens again");
+    scene.send(&alice, &bob, &["9"]).await;
+    assert_eq!(scene.sequences(after(&bob, 0)).await, ((1..=9).collect(), false));
+}
+
 /// Makes the page malformed that is the child `number` of a table's root page.
 fn break_page(folder: &TempDir, table: &str, number: usize) {
     break_child(folder, table, |root| {

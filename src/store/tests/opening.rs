@@ -91,3 +91,31 @@ async fn only_the_newest_rows_are_checked() {
     delete(&folder, 45);
     assert!(matches!(Scene::open(folder), Err(OpenError::Damaged { sequence: 45, .. })));
 }
+
+#[tokio::test]
+async fn a_log_that_lacks_a_row_is_refused_with_its_position() {
+    for (damage, expected) in [
+        ("DELETE FROM pending_entries; DELETE FROM message_log WHERE position = 3", 3),
+        (
+            "DELETE FROM pending_entries;
+             UPDATE message_log SET request_id = CAST(x'ff' AS TEXT) WHERE position = 2",
+            2,
+        ),
+        (
+            "DELETE FROM pending_entries; UPDATE index_state SET merged_through = 9, merging_through = 9",
+            9,
+        ),
+    ] {
+        let scene = Scene::new();
+        let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+        scene.send(&alice, &bob, &["1", "2", "3", "4"]).await;
+        let folder = scene.close().await;
+        connect(&folder).batch_execute(damage).expect("executes");
+        match Scene::open(folder) {
+            Err(OpenError::LogDamaged { position, .. }) => {
+                assert_eq!(position, expected, "{damage}")
+            }
+            other => panic!("{damage}: {:?}", other.err()),
+        }
+    }
+}
