@@ -86,18 +86,19 @@ fn every_test_that_the_guarantees_name_is_there() {
 fn every_break_fits_the_sources() {
     let mut breaks = 0;
     for entry in fs::read_dir(root().join("tests/breaks")).expect("the breaks are there") {
-        let path = entry.expect("an entry").path();
-        let patch = fs::read_to_string(&path).expect("a patch can be read");
+        let file = entry.expect("an entry").path();
+        let patch = fs::read_to_string(&file).expect("a patch can be read");
         let (mut source, mut hunk) = (String::new(), String::new());
         for line in patch.lines().chain(["@@"]) {
             if line.starts_with("@@") || line.starts_with("diff ") {
-                assert!(source.contains(&hunk), "{} does not apply:\n{hunk}", path.display());
+                assert!(source.contains(&hunk), "{} does not apply:\n{hunk}", file.display());
                 hunk.clear();
             } else if let Some(file) = line.strip_prefix("--- a/") {
                 source = fs::read_to_string(root().join(file)).expect("a source file");
             } else if let Some(text) = line.strip_prefix([' ', '-']).filter(|_| !source.is_empty())
             {
-                hunk += &format!("{text}\n");
+                hunk.push_str(text);
+                hunk.push('\n');
             }
         }
         breaks += 1;
