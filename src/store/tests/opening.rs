@@ -113,7 +113,7 @@ async fn a_log_that_lacks_a_row_is_refused_with_its_position() {
         connect(&folder).batch_execute(damage).expect("executes");
         match Scene::open(folder) {
             Err(OpenError::LogDamaged { position, .. }) => {
-                assert_eq!(position, expected, "{damage}")
+                assert_eq!(position, expected, "{damage}");
             }
             other => panic!("{damage}: {:?}", other.err()),
         }
