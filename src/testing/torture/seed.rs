@@ -1,12 +1,14 @@
 //! One seed, from an empty folder to the verdicts.
 
 use std::any::Any;
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use super::crowd::{Crowd, Ends, Phase};
 use super::follower::Follower;
@@ -16,6 +18,9 @@ use super::{Options, caller, follower, streamer};
 use crate::proto::GetMessagesRequest;
 use crate::testing::history::{Counts, Verdict};
 use crate::testing::{PowerDisk, RecordedUser, Recorder, before};
+
+/// How often a last reading is tried again.
+const READS_AGAIN_MAX: usize = 10;
 
 /// What one seed came to.
 #[derive(Debug)]
@@ -128,7 +133,9 @@ async fn attack(
 
     site.restart(if power_cuts { End::PowerCut } else { End::Kill }).await;
     for user in everyone {
-        user.read_to_the_end().await.map_err(|status| in_the_end(&user, &status))?;
+        over_the_network(async || user.read_to_the_end().await)
+            .await
+            .map_err(|status| in_the_end(&user, &status))?;
     }
     for (number, mut follower) in followers.into_iter().enumerate() {
         if number == 0 {
@@ -188,12 +195,29 @@ async fn finish<T: 'static>(tasks: &mut JoinSet<T>) -> Result<Vec<T>, String> {
 /// Where a mailbox ends, with nobody sending any more.
 async fn ends_of(user: &RecordedUser) -> Result<(String, Ends), String> {
     let newest = GetMessagesRequest { page_size: 1, received_only: true, ..before(0) };
-    let page = user.get(newest).await.map_err(|status| in_the_end(user, &status))?;
+    let page = over_the_network(async || user.get(newest.clone()).await)
+        .await
+        .map_err(|status| in_the_end(user, &status))?;
     let received = page.messages.last().map_or(0, |message| message.sequence);
     Ok((user.name().to_owned(), Ends { last: page.last_sequence, received }))
 }
 
-fn in_the_end(user: &RecordedUser, status: &tonic::Status) -> String {
+/// Reads again when the network failed: a connection that broke with the server before fails one call
+/// at least.
+async fn over_the_network<T>(read: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
+    let mut outcome = read().await;
+    for _ in 0..READS_AGAIN_MAX {
+        // What the server itself refuses comes without a cause of the client's.
+        let Err(status) = &outcome else { break };
+        if status.source().is_none() {
+            break;
+        }
+        outcome = read().await;
+    }
+    outcome
+}
+
+fn in_the_end(user: &RecordedUser, status: &Status) -> String {
     format!("the mailbox of {} cannot be read in the end: {status}", user.name())
 }
 
