@@ -66,6 +66,17 @@ async fn history_turns_to_live_delivery_once() {
 }
 
 #[tokio::test]
+async fn history_of_many_pages_comes_whole_before_the_turn_to_live_delivery() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    // A replay reads up to 512 messages at a time.
+    alice.send_many("alice", "note ", 1_200).await;
+    let (history, through) = alice.follow(0).await.history().await;
+    assert_eq!((history.len(), through), (1_200, 1_200));
+    assert_dense_from(1, &history);
+}
+
+#[tokio::test]
 async fn it_shows_what_get_messages_shows() {
     let server = TestServer::start().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
