@@ -38,3 +38,15 @@ async fn a_desk_that_is_closed_while_it_gives_answers_gives_all_of_them() {
     }
     scene.close().await;
 }
+
+#[tokio::test]
+async fn what_was_accepted_is_kept_when_its_caller_has_gone() {
+    let scene = Scene::new();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    for number in 0..20 {
+        let accepted = scene.store.append(draft(&alice, &bob, &number.to_string())).await;
+        drop(accepted.expect("a place"));
+    }
+    scene.send(&alice, &bob, &["the last one"]).await;
+    assert_eq!(scene.sequences(after(&bob, 0)).await, ((1..=21).collect(), false));
+}
