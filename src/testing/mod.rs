@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! Nothing here waits longer than [`PATIENCE`]: what hangs fails. A failure inside the harness is
+//! Nothing here waits longer than [`patience`]: what hangs fails. A failure inside the harness is
 //! a failure of the test, so that it panics and says what it waited for.
 
 // Whatever goes wrong in here fails the test that called; "# Panics" on each item would say only that.
@@ -31,6 +31,7 @@ pub mod torture;
 mod user;
 
 use std::future::Future;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use history::{RecordedAnswers, RecordedSubscription, RecordedUser, Recorder};
@@ -43,15 +44,30 @@ pub use server::TestServer;
 pub use subscription::{Event, Subscription};
 pub use user::{Answers, TestUser, body_bytes, body_text};
 
-/// How long anything may take before it counts as hanging. Far longer than anything should take on
-/// a slow and busy machine: no test passes or fails by it in ordinary running.
+/// How long anything may take before it counts as hanging, unless [`PATIENCE_VARIABLE`] says otherwise.
+/// Far longer than anything should take on a slow and busy machine: no test passes or fails by it in
+/// ordinary running.
 pub const PATIENCE: Duration = Duration::from_mins(2);
+
+/// The environment variable that sets another patience, in seconds: for running tests that are meant to
+/// fail.
+pub const PATIENCE_VARIABLE: &str = "PEERPOST_TEST_PATIENCE_S";
+
+/// How long anything may take before it counts as hanging.
+#[must_use]
+pub fn patience() -> Duration {
+    static CHOSEN: OnceLock<Duration> = OnceLock::new();
+    *CHOSEN.get_or_init(|| {
+        let chosen = std::env::var(PATIENCE_VARIABLE).ok().and_then(|text| text.parse().ok());
+        chosen.map_or(PATIENCE, Duration::from_secs)
+    })
+}
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Awaits `future`, and panics with `what` when it hangs.
 pub async fn within_patience<F: Future>(what: &str, future: F) -> F::Output {
-    let output = tokio::time::timeout(PATIENCE, future).await.ok();
+    let output = tokio::time::timeout(patience(), future).await.ok();
     output.unwrap_or_else(|| panic!("hangs: {what}"))
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::plan::{End, Fault, Round};
-use crate::testing::{PATIENCE, PowerDisk, Proxy, Recorder, ServerProcess};
+use crate::testing::{PowerDisk, Proxy, Recorder, ServerProcess, patience};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -178,7 +178,7 @@ async fn serve(binary: &Path, data_dir: &Path, merge_messages: &str) -> ServerPr
 async fn answered(recorder: &Recorder, count: usize) -> Result<(), String> {
     let begun = Instant::now();
     while recorder.sends_answered() < count {
-        if begun.elapsed() > PATIENCE / 2 {
+        if begun.elapsed() > patience() / 2 {
             return Err(format!("hangs: {} sends of {count} answered", recorder.sends_answered()));
         }
         sleep(POLL_INTERVAL).await;
