@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::flipped_bits_reading::{Allowed, Gap, Owner, Reading, read_everything};
 use crate::support::{binary, with_id};
 
-const FLIPS_DEFAULT: u64 = 200;
+const FLIPS_DEFAULT: u64 = 120;
 
 const NAMES: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
 
