@@ -105,8 +105,11 @@ pub(crate) async fn read_everything(
     reading
 }
 
-/// Whether the server takes a token for another user's: it refuses the name of its owner.
+/// Whether the server knows a token and takes it for another user's: it refuses the name of its owner.
 async fn is_another(user: &TestUser) -> bool {
+    if user.get_user(&user.name).await.is_err() {
+        return false;
+    }
     let registered = user.try_register(&user.name, "").await;
     registered.is_err_and(|it| Refusal::of(&it).reason == ErrorReason::UsernameTaken)
 }
