@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use diesel::prelude::*;
+use diesel::result::Error as DieselError;
 use quick_cache::sync::Cache;
 
 use super::schema::{tokens, users};
@@ -64,7 +65,7 @@ impl Directory {
             .select((users::id, users::name))
             .first(connection)
             .optional()?;
-        let user = found.map(user).transpose()?;
+        let user = found.map(|row| user_of_key(row, &key)).transpose()?;
         if let Some(user) = &user {
             self.by_key.insert(key, user.clone());
         }
@@ -98,9 +99,20 @@ fn user((id, name): (i64, String)) -> QueryResult<User> {
     Ok(User { id: UserId(id), name })
 }
 
+/// The user to whom the index of names leads from `key`. It can be damaged, and lead to another: what is
+/// meant for one must not go to the other.
+fn user_of_key(row: (i64, String), key: &str) -> QueryResult<User> {
+    let found = user(row)?;
+    if found.name.key() == key {
+        Ok(found)
+    } else {
+        Err(DieselError::DeserializationError("users.name_key leads to another user".into()))
+    }
+}
+
 /// A value that this code would not have written.
-fn unreadable(column: &str, error: &dyn std::error::Error) -> diesel::result::Error {
-    diesel::result::Error::DeserializationError(format!("{column} {error}").into())
+fn unreadable(column: &str, error: &dyn std::error::Error) -> DieselError {
+    DieselError::DeserializationError(format!("{column} {error}").into())
 }
 
 impl UserRow {
@@ -136,13 +148,15 @@ pub(super) fn profile(
     connection: &mut SqliteConnection,
     name: &Username,
 ) -> QueryResult<Option<Profile>> {
-    users::table
-        .filter(users::name_key.eq(name.key()))
+    let key = name.key();
+    let row = users::table
+        .filter(users::name_key.eq(&key))
         .select(UserRow::as_select())
         .first(connection)
-        .optional()?
-        .map(UserRow::into_profile)
-        .transpose()
+        .optional()?;
+    let Some(row) = row else { return Ok(None) };
+    user_of_key((row.id, row.name.clone()), &key)?;
+    row.into_profile().map(Some)
 }
 
 /// The users whose names begin with `prefix`, in order of their keys, after the key `after`.

@@ -52,6 +52,7 @@ diesel::table! {
         merged_through -> BigInt,
         merging_through -> BigInt,
         request_salt -> Binary,
+        checksum -> Nullable<BigInt>,
     }
 }
 

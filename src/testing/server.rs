@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{TestUser, within_patience};
-use crate::server::{self, Options, RunError};
+use crate::server::{self, Options, RunError, StartError};
 
 /// A real server in this process, on a port of its own and with a data folder of its own. It ends
 /// with the value, and the folder with it.
@@ -35,20 +35,32 @@ impl TestServer {
     /// Starts a server with options of the test's choice. The address and the folder are the
     /// harness's.
     pub async fn start_with(adjust: impl FnOnce(&mut Options)) -> Self {
+        Self::try_start_with(adjust).await.expect("the server starts")
+    }
+
+    /// [`start_with`](Self::start_with) where the server may refuse to start.
+    ///
+    /// # Errors
+    /// Why it does.
+    pub async fn try_start_with(adjust: impl FnOnce(&mut Options)) -> Result<Self, StartError> {
         let folder = Arc::new(TempDir::new().expect("a temporary folder can be made"));
         let mut options = Options::new(folder.path().join("data"));
         options.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         adjust(&mut options);
         let mut server = Self { options, folder, running: None };
-        server.start_again().await;
-        server
+        server.try_start_again().await?;
+        Ok(server)
     }
 
     /// Starts a stopped server on the same folder, on a new port.
     pub async fn start_again(&mut self) {
+        self.try_start_again().await.expect("the server starts");
+    }
+
+    async fn try_start_again(&mut self) -> Result<(), StartError> {
         assert!(self.running.is_none(), "the server is running");
         let bind = server::bind(self.options.clone());
-        let server = within_patience("bind", bind).await.expect("the server starts");
+        let server = within_patience("bind", bind).await?;
         let addr = server.local_addr();
         let shutdown = CancellationToken::new();
         let run = server.run(shutdown.clone());
@@ -61,6 +73,7 @@ impl TestServer {
             result
         });
         self.running = Some(Running { addr, shutdown, task });
+        Ok(())
     }
 
     /// Tells the server to stop, without waiting for it.

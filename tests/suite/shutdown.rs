@@ -199,7 +199,7 @@ async fn a_draining_server_says_so_and_takes_no_new_connections() {
 }
 
 /// A subscription to more than its connection takes; only its first event is ever read.
-async fn stalled_subscription(user: &TestUser) -> Subscription {
+pub(crate) async fn stalled_subscription(user: &TestUser) -> Subscription {
     user.subscribe_with_window(NARROW_WINDOW_BYTES, subscribe_after(0)).await.expect("accepted")
 }
 

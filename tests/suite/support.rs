@@ -89,3 +89,12 @@ pub(crate) fn database_in(data_dir: &Path) -> PathBuf {
     });
     found.expect("a database in the folder")
 }
+
+/// Copies the files of a data folder that nobody has open; a folder that is not there is made.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("the folder can be made");
+    for file in std::fs::read_dir(from).expect("the folder can be read") {
+        let file = file.expect("the folder can be read");
+        std::fs::copy(file.path(), to.join(file.file_name())).expect("a file can be copied");
+    }
+}

@@ -2,6 +2,7 @@
 
 use diesel::connection::DefaultLoadingMode;
 use diesel::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::PageStart;
 use super::entry::{Entry, RequestKey, RequestKeys, SALT_BYTES};
@@ -23,34 +24,90 @@ pub(super) struct Marks {
     pub(super) merging_through: i64,
 }
 
-/// The marks, and what makes the request keys; minted at the first call.
+/// The marks, and what makes the request keys; minted at the first call. A state that is not what was
+/// written is an error: with a mark that is too far, messages would be missed where nothing shows it.
 pub(super) fn state(connection: &mut SqliteConnection) -> QueryResult<(Marks, RequestKeys)> {
-    let row = |connection: &mut SqliteConnection| {
-        index_state::table
-            .select((
-                index_state::merged_through,
-                index_state::merging_through,
-                index_state::request_salt,
-            ))
-            .first::<(i64, i64, Vec<u8>)>(connection)
-            .optional()
+    let (marks, salt) = match stored_state(connection)? {
+        Some(StoredState { marks, salt, checksum: Some(_) }) => (marks, salt),
+        // Of an earlier version, which wrote no checksum.
+        Some(StoredState { marks, salt, checksum: None }) => {
+            set_state(connection, marks, &salt)?;
+            (marks, salt)
+        }
+        None => {
+            let (marks, salt) = (Marks { merged_through: 0, merging_through: 0 }, mint_salt()?);
+            diesel::insert_into(index_state::table)
+                .values((
+                    index_state::id.eq(1),
+                    index_state::merged_through.eq(marks.merged_through),
+                    index_state::merging_through.eq(marks.merging_through),
+                    index_state::request_salt.eq(salt.as_slice()),
+                    index_state::checksum.eq(checksum(marks, &salt)),
+                ))
+                .execute(connection)?;
+            (marks, salt)
+        }
     };
-    let (merged_through, merging_through, salt) = if let Some(row) = row(connection)? {
-        row
-    } else {
-        let salt = mint_salt()?;
-        diesel::insert_into(index_state::table)
-            .values((
-                index_state::id.eq(1),
-                index_state::merged_through.eq(0),
-                index_state::merging_through.eq(0),
-                index_state::request_salt.eq(salt.as_slice()),
-            ))
-            .execute(connection)?;
-        (0, 0, salt.to_vec())
-    };
+    Ok((marks, RequestKeys::new(salt)))
+}
+
+struct StoredState {
+    marks: Marks,
+    salt: [u8; SALT_BYTES],
+    checksum: Option<i64>,
+}
+
+fn stored_state(connection: &mut SqliteConnection) -> QueryResult<Option<StoredState>> {
+    let row = index_state::table
+        .select((
+            index_state::merged_through,
+            index_state::merging_through,
+            index_state::request_salt,
+            index_state::checksum,
+        ))
+        .first::<(i64, i64, Vec<u8>, Option<i64>)>(connection)
+        .optional()?;
+    let Some((merged_through, merging_through, salt, stored)) = row else { return Ok(None) };
+    let marks = Marks { merged_through, merging_through };
     let salt = salt.try_into().map_err(|_| unreadable("index_state.request_salt"))?;
-    Ok((Marks { merged_through, merging_through }, RequestKeys::new(salt)))
+    if stored.is_some_and(|stored| stored != checksum(marks, &salt)) {
+        return Err(unreadable("index_state"));
+    }
+    Ok(Some(StoredState { marks, salt, checksum: stored }))
+}
+
+/// XXH3-64 over both marks (little endian) and the salt. This layout is part of the file format.
+fn checksum(marks: Marks, salt: &[u8; SALT_BYTES]) -> i64 {
+    let mut bytes = Vec::with_capacity(16 + SALT_BYTES);
+    bytes.extend_from_slice(&marks.merged_through.to_le_bytes());
+    bytes.extend_from_slice(&marks.merging_through.to_le_bytes());
+    bytes.extend_from_slice(salt);
+    xxh3_64(&bytes).cast_signed()
+}
+
+fn set_state(
+    connection: &mut SqliteConnection,
+    marks: Marks,
+    salt: &[u8; SALT_BYTES],
+) -> QueryResult<()> {
+    diesel::update(index_state::table)
+        .set((
+            index_state::merged_through.eq(marks.merged_through),
+            index_state::merging_through.eq(marks.merging_through),
+            index_state::checksum.eq(checksum(marks, salt)),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
+fn change_marks(
+    connection: &mut SqliteConnection,
+    change: impl FnOnce(&mut Marks),
+) -> QueryResult<()> {
+    let state = stored_state(connection)?.ok_or_else(|| unreadable("index_state"))?;
+    let mut marks = state.marks;
+    change(&mut marks);
+    set_state(connection, marks, &state.salt)
 }
 
 fn mint_salt() -> QueryResult<[u8; SALT_BYTES]> {
@@ -62,18 +119,12 @@ fn mint_salt() -> QueryResult<[u8; SALT_BYTES]> {
 
 /// Says that a merge up to `through` begins.
 pub(super) fn set_merging(connection: &mut SqliteConnection, through: i64) -> QueryResult<()> {
-    diesel::update(index_state::table)
-        .set(index_state::merging_through.eq(through))
-        .execute(connection)?;
-    Ok(())
+    change_marks(connection, |marks| marks.merging_through = through)
 }
 
 /// Says that the tables hold everything up to `through`.
 pub(super) fn set_merged(connection: &mut SqliteConnection, through: i64) -> QueryResult<()> {
-    diesel::update(index_state::table)
-        .set(index_state::merged_through.eq(through))
-        .execute(connection)?;
-    Ok(())
+    change_marks(connection, |marks| marks.merged_through = through)
 }
 
 /// Stores a run; the same run again changes nothing.

@@ -57,6 +57,27 @@ async fn a_name_that_cannot_be_read_is_damage_of_its_messages() {
 }
 
 #[tokio::test]
+async fn a_name_that_leads_to_another_user_is_damage() {
+    let scene = Scene::new();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    // Their keys, and with them the places that the index of names has for them.
+    scene.sql("UPDATE users SET name_key = 'x' WHERE id = 1");
+    scene.sql("UPDATE users SET name_key = 'alice' WHERE id = 2");
+    let scene = scene.reopened().await;
+    let damaged = |outcome: &Result<_, StoreError>| {
+        matches!(outcome, Err(StoreError::Damaged { sequence: None }))
+    };
+    let found = scene.store.find_user(&alice.name).await.map(drop);
+    assert!(damaged(&found), "{found:?}");
+    let found = scene.store.profile(alice.name.clone()).await.map(drop);
+    assert!(damaged(&found), "{found:?}");
+    let mut draft = draft(&bob, &alice, "for alice only");
+    draft.receiver = Receiver::Named(alice.name.clone());
+    let sent = scene.append(draft).await.map(drop);
+    assert!(damaged(&sent), "{sent:?}");
+}
+
+#[tokio::test]
 async fn a_page_of_the_file_that_is_malformed_ends_a_page_of_messages() {
     let scene = Scene::new();
     let alice = scene.user("alice").await;

@@ -35,6 +35,40 @@ async fn a_mailbox_that_lost_its_end_is_refused() {
     assert_eq!((owner, sequence, position), (UserId(1), 3, 3));
 }
 
+/// With a mark that is too far, what is in no table yet would be missed where nobody looks for it: in a
+/// mailbox that ended before the newest rows. Its sequences would be given out a second time. With
+/// another salt no request id would be found.
+#[tokio::test]
+async fn marks_and_a_salt_that_are_not_what_was_written_are_refused() {
+    for change in
+        ["merged_through = 2", "merging_through = 2", "request_salt = zeroblob(16)", "checksum = 1"]
+    {
+        let scene = Scene::new();
+        let (zoe, alice) = (scene.user("zoe").await, scene.user("alice").await);
+        scene.send(&zoe, &zoe, &["a note at position 1"]).await;
+        for _ in 0..300 {
+            scene.send(&alice, &alice, &["note"]).await;
+        }
+        scene.sql(&format!("UPDATE index_state SET {change}"));
+        let opened = Scene::open(scene.close().await);
+        let Err(error) = opened else {
+            let sequences = opened.expect("it opened").sequences(after(&zoe, 0)).await;
+            panic!("opened with {change}: zoe has {sequences:?}");
+        };
+        assert!(error.to_string().contains("index_state"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_state_of_the_version_before_gets_its_checksum() {
+    let scene = opens("UPDATE index_state SET checksum = NULL").await;
+    let folder = scene.close().await;
+    let change = "UPDATE index_state SET merged_through = merged_through - 1";
+    connect(&folder).batch_execute(change).expect("executes");
+    let error = Scene::open(folder).err().expect("refused").to_string();
+    assert!(error.contains("index_state"), "{error}");
+}
+
 #[tokio::test]
 async fn an_entry_that_points_elsewhere_is_refused() {
     let error = refused(
