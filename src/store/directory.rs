@@ -5,6 +5,7 @@ use std::sync::Arc;
 use diesel::prelude::*;
 use diesel::result::Error as DieselError;
 use quick_cache::sync::Cache;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::schema::{tokens, users};
 use crate::domain::{
@@ -133,14 +134,22 @@ pub(super) fn by_token(
     connection: &mut SqliteConnection,
     token: &TokenHash,
 ) -> QueryResult<Option<User>> {
-    tokens::table
+    let row = tokens::table
         .inner_join(users::table.on(users::id.eq(tokens::user_id)))
         .filter(tokens::hash.eq(token.as_bytes()))
-        .select((users::id, users::name))
-        .first(connection)
-        .optional()?
-        .map(user)
-        .transpose()
+        .select((users::id, users::name, tokens::checksum))
+        .first::<(i64, String, Option<i64>)>(connection)
+        .optional()?;
+    let Some((id, name, stored)) = row else { return Ok(None) };
+    if stored.is_some_and(|stored| stored != token_checksum(token, id)) {
+        return Err(DieselError::DeserializationError("tokens.user_id is another user's".into()));
+    }
+    user((id, name)).map(Some)
+}
+
+/// This layout is part of the file format.
+fn token_checksum(token: &TokenHash, user_id: i64) -> i64 {
+    xxh3_64_with_seed(token.as_bytes(), user_id.cast_unsigned()).cast_signed()
 }
 
 /// What is known of the user of this name.
@@ -215,6 +224,7 @@ pub(super) fn insert(
             tokens::hash.eq(token.as_bytes()),
             tokens::user_id.eq(id),
             tokens::create_time_us.eq(now.as_micros()),
+            tokens::checksum.eq(token_checksum(token, id)),
         ))
         .execute(connection)?;
     Ok(Profile {

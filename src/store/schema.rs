@@ -26,6 +26,7 @@ diesel::table! {
         hash -> Binary,
         user_id -> BigInt,
         create_time_us -> BigInt,
+        checksum -> Nullable<BigInt>,
     }
 }
 

@@ -36,8 +36,6 @@ pub(crate) struct Allowed {
 pub(crate) enum Gap {
     /// A message is shown with another name.
     Names,
-    /// A token is taken for another user's.
-    Tokens,
     /// A page with a peer leaves out messages.
     Peers,
     /// A repeated request is stored again.
@@ -68,11 +66,6 @@ pub(crate) async fn read_everything(
     for (number, owner) in owners.iter().enumerate() {
         let peer = &owners[(number + 1) % owners.len()].user.name;
         let user = owner.user.at(addr);
-        if allowed.gap == Some(Gap::Tokens) && is_another(&user).await {
-            reading.through_gap += 1;
-            ends.push(None);
-            continue;
-        }
         let mut reader =
             Reader { owner, user, allowed, peer: "", end: None, reading: &mut reading };
         reader.pages(false).await;
@@ -103,15 +96,6 @@ pub(crate) async fn read_everything(
         }
     }
     reading
-}
-
-/// Whether the server knows a token and takes it for another user's: it refuses the name of its owner.
-async fn is_another(user: &TestUser) -> bool {
-    if user.get_user(&user.name).await.is_err() {
-        return false;
-    }
-    let registered = user.try_register(&user.name, "").await;
-    registered.is_err_and(|it| Refusal::of(&it).reason == ErrorReason::UsernameTaken)
 }
 
 /// Reads one mailbox.

@@ -185,6 +185,25 @@ async fn an_entry_that_the_index_lost_is_missed_by_every_kind_of_page() {
 }
 
 #[tokio::test]
+async fn a_token_that_leads_to_another_user_is_damage() {
+    let scene = Scene::new();
+    let alice = scene.user("alice").await;
+    let token = Token::mint().hash();
+    let (name, address) = (Username::parse("bob"), PeerAddress::parse("192.0.2.7"));
+    let registering =
+        scene.store.register(name.expect("a name"), address.expect("an address"), token, None);
+    let bob = registering.await.expect("registers").profile.user;
+    let owner = async || scene.store.find_by_token(token).await.expect("readable").map(|it| it.id);
+    assert_eq!(owner().await, Some(bob.id));
+    scene.sql(&format!("UPDATE tokens SET user_id = {}", alice.id.0));
+    let found = scene.store.find_by_token(token).await;
+    assert!(matches!(found, Err(StoreError::Damaged { sequence: None })), "{found:?}");
+    // As a version wrote it that knew no checksum.
+    scene.sql("UPDATE tokens SET checksum = NULL");
+    assert_eq!(owner().await, Some(alice.id));
+}
+
+#[tokio::test]
 async fn damage_of_what_a_start_reads_keeps_no_message_from_being_stored() {
     let scene = Scene::new();
     let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
