@@ -5,6 +5,8 @@ mod error;
 mod follow;
 mod read;
 mod send;
+#[cfg(test)]
+mod tests;
 
 use crate::domain::Epoch;
 use crate::hub::Hub;
