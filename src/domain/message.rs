@@ -50,7 +50,7 @@ pub struct Message {
     pub sender_sequence: Sequence,
     /// Its number in the receiver's mailbox; for a note to self the same as the sender's.
     pub receiver_sequence: Sequence,
-    /// When the server accepted it.
+    /// When the server accepted it; of an imported message, when it was sent where it came from.
     pub send_time: Timestamp,
     /// What it says.
     pub content: Content,

@@ -8,7 +8,9 @@ mod connection;
 mod consistency;
 mod directory;
 mod error;
+pub mod flask;
 mod folder;
+mod import;
 mod index;
 mod inserts;
 mod log;
@@ -41,12 +43,15 @@ use crate::domain::{
 };
 
 pub use self::error::{BeyondMailbox, IndexDamage, OpenError, StoreError};
+pub use self::import::PendingImport;
 pub use self::index::PageStart;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use self::index::packed_checks;
 pub use self::pages::{Page, PageQuery};
-pub use self::writer::{Draft, Receiver, Registered, give_answers_on_this_thread};
+pub use self::writer::{
+    Draft, ImportedUser, Receiver, Registered, UserToImport, give_answers_on_this_thread,
+};
 
 /// Reads are short; more of them at a time than cores and disk serve would only wait elsewhere.
 pub const READERS_DEFAULT: usize = 4;

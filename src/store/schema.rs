@@ -80,4 +80,12 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    imported_users (source_name) {
+        source_name -> Binary,
+        user_id -> BigInt,
+        checksum -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(users, tokens);

@@ -6,6 +6,7 @@
 mod answers;
 mod append;
 mod group;
+mod import;
 mod jobs;
 mod sequences;
 
@@ -21,6 +22,8 @@ use self::answers::Desk;
 pub use self::answers::give_answers_on_this_thread;
 pub use self::append::{Draft, Receiver};
 pub(super) use self::group::{Transaction, Writer};
+pub(super) use self::import::ImportMessage;
+pub use self::import::{ImportedUser, UserToImport};
 pub use self::jobs::Registered;
 pub(super) use self::jobs::{Acknowledge, MarkSeen, Register};
 use super::StoreError;
