@@ -29,6 +29,13 @@ impl Identities {
         Ok(Self::in_folder(&config_folder()?, server))
     }
 
+    /// Those in a folder of the caller's choice.
+    pub(super) fn at(folder: &Path) -> anyhow::Result<Self> {
+        // A folder named by itself alone has no parent by name, which is synced as well.
+        let folder = std::path::absolute(folder).context("cannot find the working directory")?;
+        Ok(Self { folder })
+    }
+
     fn in_folder(config_folder: &Path, server: &str) -> Self {
         Self { folder: config_folder.join(folder_name(server)) }
     }
@@ -66,6 +73,11 @@ impl Identities {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+
+    /// Where they are.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Where the token of this name is kept.
@@ -190,6 +202,12 @@ mod tests {
         assert_eq!(folder_name("http://[::1]:50051"), "[--1]_50051");
         assert_eq!(folder_name("http://[::1]"), "[--1]");
         assert_eq!(folder_name("http://example.org"), "example.org");
+    }
+
+    #[test]
+    fn a_folder_of_ones_choice_may_be_named_by_itself_alone() {
+        let identities = Identities::at(Path::new("tokens")).expect("a working directory");
+        assert!(identities.path(&name("alice")).is_absolute());
     }
 
     #[test]

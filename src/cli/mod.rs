@@ -8,6 +8,7 @@ mod connection;
 mod escape;
 mod follow;
 mod identity;
+mod import_flask;
 mod inbox;
 mod output;
 mod register;
@@ -74,6 +75,8 @@ enum Command {
     Follow(follow::Args),
     /// List the registered users.
     Users(users::Args),
+    /// Take over the users and messages of the Flask app that peerpost descends from.
+    ImportFlask(import_flask::Args),
     /// Measure how fast a server is, beside what this machine can do at most.
     Bench(bench::Args),
     /// Attack servers from seeds, and check what their clients were told against every promise.
@@ -126,6 +129,7 @@ fn run(cli: &Cli, is_server_named: bool) -> anyhow::Result<()> {
             Command::Inbox(args) => inbox::run(&cli.connection, args).await,
             Command::Follow(args) => follow::run(&cli.connection, args).await,
             Command::Users(args) => users::run(&cli.connection, args).await,
+            Command::ImportFlask(args) => import_flask::run(&cli.connection, args).await,
             #[cfg(feature = "testing")]
             Command::Torture(args) => torture::run(args).await,
             // Ran above.

@@ -37,6 +37,7 @@ mod hostile_fields;
 mod hostile_tokens;
 #[cfg(target_os = "linux")]
 mod http2_abuse;
+mod import_flask;
 mod injected;
 mod kill;
 mod lag;
