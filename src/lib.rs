@@ -1,4 +1,31 @@
-//! peerpost: a self-hosted messaging service between peers.
+//! peerpost: a self-hosted messaging service between peers. People and programs register a name, send
+//! each other messages, and follow their own mailbox live, from one binary and one data folder, with no
+//! acknowledged message ever lost.
+//!
+//! As a library it is two things:
+//!
+//! - [`client`]: talk to a server. Send once, follow without a gap, survive restarts.
+//! - `testing` (the feature of that name): test programs that do, against a real server that crashes, on
+//!   a network that is cut.
+//!
+//! ```
+//! use peerpost::client::{Client, FollowOptions, Start};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let server = peerpost::testing::TestServer::start().await;
+//! # let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+//! alice.send("bob", "hello, bob").await?;
+//! let mut messages = bob.follow(Start::Acknowledged, FollowOptions::default());
+//! if let Some(message) = messages.next_message().await {
+//!     assert_eq!(message?.body.as_text(), Some("hello, bob"));
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The other modules are the server's own, laid out in the repository's `docs/ARCHITECTURE.md`, and
+//! public for its binary and its tests: they change without notice.
 
 pub mod auth;
 pub mod cli;

@@ -8,14 +8,16 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
+use tokio_stream::Stream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+use super::endpoint::{new_endpoint, parse_server};
 use super::retry::{Repeat, with_retries};
 use super::{
-    Body, Error, Follow, FollowOptions, Message, Options, OutgoingMessage, Page, PageRequest,
-    Start, Token, User, UserPage, UserStream,
+    Body, Error, Follow, FollowOptions, Message, MessageStream, Options, OutgoingMessage, Page,
+    PageRequest, SendAll, Start, Token, User, UserPage, UserStream,
 };
 use crate::proto;
 use crate::proto::messaging_service_client::MessagingServiceClient;
@@ -24,17 +26,6 @@ pub(super) type Grpc = MessagingServiceClient<Channel>;
 
 /// Makes a channel, which opens its connection at the first call and again whenever it breaks.
 type NewChannel = Arc<dyn Fn(&Endpoint) -> Channel + Send + Sync>;
-
-/// The port of a server that is named without a scheme and without a port.
-const DEFAULT_PORT: u16 = 50051;
-
-/// What a stream takes that is not read: a follower that pauses holds the server up beyond it.
-///
-/// It is small beside the connection's window on purpose. h2 ends a connection ("too many data
-/// frames") on which small frames gather unread, each counted as 256 bytes less its size, up to half
-/// of the connection's window of 5 MiB. A message delivered live is such a frame; of the smallest
-/// ones this window is full long before, and an unread follower just waits.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 
 /// A handle to a server, with or without a user's token. Cheap to clone.
 #[derive(Clone)]
@@ -187,6 +178,51 @@ impl Client {
         response.message.ok_or(Error::Malformed("a send without its message"))?.try_into()
     }
 
+    /// Sends many messages on one connection without waiting for each answer: what became of each, in
+    /// the order of `messages`. It takes from `messages` as answers come, so that at most
+    /// [`Options::sends_in_flight_max`] of them are under way.
+    ///
+    /// The outer error ends the stream: the server was not reached for [`Options::retry_deadline`], or
+    /// refuses the caller. [`SendAll::into_unanswered`] then gives back what was taken and not answered,
+    /// to be sent again. The inner one is about one message, and the stream goes on.
+    ///
+    /// A message is stored once, over broken connections and restarts of the server, since those without
+    /// an answer are sent again with their `request_id`s; one that has none gets one. They are stored in
+    /// order, except around one that the server refused for now (a full queue, a failing disk): it is
+    /// sent again, and some of those after it may be stored by then. With one in flight at a time there
+    /// are none.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = peerpost::testing::TestServer::start().await;
+    /// # let (alice, _bob) = (server.client("alice").await, server.client("bob").await);
+    /// use peerpost::client::OutgoingMessage;
+    /// use tokio_stream::StreamExt as _;
+    ///
+    /// let messages = ["bob", "nobody", "bob"].map(|name| OutgoingMessage::new(name, "hi"));
+    /// let mut sending = alice.send_all(tokio_stream::iter(messages));
+    /// let mut stored = Vec::new();
+    /// while let Some(outcome) = sending.next().await {
+    ///     match outcome? {
+    ///         Ok(message) => stored.push(message.sequence),
+    ///         Err(refusal) => println!("not stored: {refusal}"), // there is no user nobody
+    ///     }
+    /// }
+    /// assert_eq!(stored, [1, 2]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// The stream, when it is polled outside of a Tokio runtime.
+    pub fn send_all(
+        &self,
+        messages: impl Stream<Item = OutgoingMessage> + Send + 'static,
+    ) -> SendAll {
+        SendAll::new(self.clone(), Box::pin(messages))
+    }
+
     /// Reads a page of the caller's mailbox.
     ///
     /// # Errors
@@ -198,6 +234,54 @@ impl Client {
         })
         .await?
         .try_into()
+    }
+
+    /// All messages from where `page` begins, in its direction: from [`PageRequest::after`] in ascending
+    /// order to the end of the mailbox, from [`PageRequest::before`] and [`PageRequest::newest`] in
+    /// descending order to its beginning. Reads a page at a time, as the stream is polled, all of them
+    /// in one epoch.
+    ///
+    /// What arrives meanwhile comes too, if it is in that direction. To go on with what arrives later,
+    /// [`follow`](Self::follow) after the last sequence.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use peerpost::client::{Client, PageRequest};
+    /// # let server = peerpost::testing::TestServer::start().await;
+    /// # let alice = server.client("alice").await;
+    /// # for text in ["one", "two", "three"] { alice.send("alice", text).await?; }
+    /// use tokio_stream::StreamExt as _;
+    ///
+    /// let mut newest_first = alice.history(PageRequest::newest().page_size(2));
+    /// let mut texts = Vec::new();
+    /// while let Some(message) = newest_first.next().await {
+    ///     texts.push(message?.body.as_text().unwrap_or("(bytes)").to_owned());
+    /// }
+    /// assert_eq!(texts, ["three", "two", "one"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn history(&self, page: PageRequest) -> MessageStream {
+        let client = self.clone();
+        Box::pin(try_stream! {
+            let mut request = Some(page);
+            while let Some(next) = request.take() {
+                let is_backwards = next.is_backwards();
+                let page = client.messages(next.clone()).await?;
+                if page.has_more {
+                    let after = next.next(&page);
+                    request = Some(after.ok_or(Error::Malformed("an empty page before others"))?);
+                }
+                let mut messages = page.messages;
+                if is_backwards {
+                    messages.reverse();
+                }
+                for message in messages {
+                    yield message;
+                }
+            }
+        })
     }
 
     /// Acknowledges everything up to `through_sequence`, and returns what is acknowledged now. It
@@ -345,78 +429,9 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The server's URI: `http://host[:port]`, for a text that may leave out the scheme.
-fn parse_server(text: &str) -> Result<String, Error> {
-    let invalid = |problem: &str| Error::InvalidServer {
-        server: text.to_owned(),
-        problem: format!("{problem}; give http://HOST:PORT or HOST:PORT"),
-    };
-    let has_scheme = text.contains("://");
-    let full = if has_scheme { text.to_owned() } else { format!("http://{text}") };
-    let uri = full.parse::<Uri>().map_err(|error| invalid(&error.to_string()))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(invalid("only http is spoken here, without TLS"));
-    }
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(invalid("it has a path, which no server has"));
-    }
-    match uri.authority() {
-        Some(authority) if !authority.host().is_empty() && !authority.as_str().contains('@') => {
-            let host = authority.host().to_ascii_lowercase();
-            let default_port = (!has_scheme).then_some(DEFAULT_PORT);
-            Ok(match authority.port_u16().or(default_port) {
-                Some(port) => format!("http://{host}:{port}"),
-                None => format!("http://{host}"),
-            })
-        }
-        _ => Err(invalid("it has no host")),
-    }
-}
-
-fn new_endpoint(server: &str, options: &Options) -> Result<Endpoint, Error> {
-    let invalid = |error: tonic::transport::Error| Error::InvalidServer {
-        server: server.to_owned(),
-        problem: error.to_string(),
-    };
-    Ok(Endpoint::from_shared(server.to_owned())
-        .map_err(invalid)?
-        .user_agent(concat!("peerpost/", env!("CARGO_PKG_VERSION")))
-        .map_err(invalid)?
-        .connect_timeout(options.connect_timeout)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .http2_keep_alive_interval(options.keepalive_interval)
-        .keep_alive_timeout(options.keepalive_timeout)
-        // A followed stream that waits for its next message counts as idle.
-        .keep_alive_while_idle(true))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_server_is_named_with_or_without_scheme_and_port() {
-        let named = [
-            ("http://127.0.0.1:50051", "http://127.0.0.1:50051"),
-            ("http://Example.org/", "http://example.org"),
-            ("localhost:7000", "http://localhost:7000"),
-            ("example.org", "http://example.org:50051"),
-            ("[::1]:50051", "http://[::1]:50051"),
-        ];
-        for (text, uri) in named {
-            assert_eq!(parse_server(text).expect(text), uri);
-        }
-    }
-
-    #[test]
-    fn what_names_no_server_is_refused() {
-        let refused =
-            ["", "http://", ":50051", "https://a:1", "ftp://a", "a b", "a:1/x", "http://u@h:1"];
-        for text in refused {
-            assert!(matches!(parse_server(text), Err(Error::InvalidServer { .. })), "{text:?}");
-        }
-    }
 
     #[tokio::test]
     async fn a_client_does_not_show_its_token() {

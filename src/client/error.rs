@@ -3,6 +3,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use prost::Message as _;
 use thiserror::Error;
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
@@ -151,12 +152,20 @@ impl Error {
 }
 
 impl Refusal {
-    fn is_retriable(&self) -> bool {
+    /// Whether the same call can succeed later without a change to it.
+    pub fn is_retriable(&self) -> bool {
         match self.code {
             Code::Unavailable | Code::DeadlineExceeded => true,
             Code::ResourceExhausted => self.retry_delay.is_some(),
             _ => false,
         }
+    }
+
+    /// The refusal of one message of a stream, which goes on.
+    pub(super) fn from_rpc_status(status: &tonic_types::Status) -> Self {
+        let details = status.encode_to_vec().into();
+        let code = Code::from(status.code);
+        Self::from_status(&Status::with_details(code, status.message.clone(), details))
     }
 
     fn from_status(status: &Status) -> Self {

@@ -9,7 +9,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::Streaming;
 
 use super::position::Position;
-use super::{Client, Error, Message};
+use super::{Client, Error, Message, MessageStream};
 use crate::domain::limits::{
     HEARTBEAT_INTERVAL_DEFAULT, HEARTBEAT_INTERVAL_MAX, HEARTBEAT_INTERVAL_MIN,
 };
@@ -124,6 +124,29 @@ impl Follow {
     /// is cancelled.
     pub async fn next_event(&mut self) -> Option<Result<Event, Error>> {
         self.0.next().await
+    }
+}
+
+impl Follow {
+    /// The next message, passing over the other events; `None` after the stream has ended with an error.
+    /// Nothing is lost when this is cancelled.
+    pub async fn next_message(&mut self) -> Option<Result<Message, Error>> {
+        loop {
+            match self.next_event().await? {
+                Ok(Event::Message(message)) => return Some(Ok(message)),
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// The messages alone, for those who need not know of broken connections.
+    pub fn messages(mut self) -> MessageStream {
+        Box::pin(stream! {
+            while let Some(message) = self.next_message().await {
+                yield message;
+            }
+        })
     }
 }
 

@@ -1,11 +1,15 @@
 use std::fmt;
+use std::pin::Pin;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use tokio_stream::Stream;
 use uuid::Uuid;
 
 use super::Error;
-use crate::proto::{self, get_messages_request::Cursor, message, send_message_request};
+use crate::proto::{
+    self, get_messages_request::Cursor, message, send_message_request, send_messages_request,
+};
 
 /// What a message says.
 ///
@@ -82,7 +86,8 @@ pub struct Message {
     pub from_user: String,
     /// Whom it is for.
     pub to_user: String,
-    /// When the server accepted it, by the server's clock. The sequence says the order, not this.
+    /// When the server accepted it, by the server's clock; of a message that was imported, when it was
+    /// sent where it came from. The sequence says the order, not this.
     pub send_time: SystemTime,
     /// What it says.
     pub body: Body,
@@ -118,6 +123,9 @@ pub(super) fn to_system_time(time: Option<prost_types::Timestamp>) -> Result<Sys
     let time = time.ok_or(Error::Malformed("a time that is not set"))?;
     SystemTime::try_from(time).map_err(|_| Error::Malformed("a time outside the calendar"))
 }
+
+/// Messages one after the other. Ends after an error.
+pub type MessageStream = Pin<Box<dyn Stream<Item = Result<Message, Error>> + Send>>;
 
 /// A message to send: one value is one message.
 ///
@@ -163,6 +171,35 @@ impl OutgoingMessage {
     /// The `request_id`, for those who keep it to send the message again later.
     pub fn request_id(&self) -> &str {
         &self.request_id
+    }
+}
+
+impl OutgoingMessage {
+    /// The bytes of its body.
+    pub(super) fn body_bytes(&self) -> usize {
+        self.body.as_bytes().len()
+    }
+
+    /// With a fresh `request_id`, if it has none.
+    pub(super) fn identified(mut self) -> Self {
+        if self.request_id.is_empty() {
+            self.request_id = Uuid::new_v4().to_string();
+        }
+        self
+    }
+}
+
+impl From<OutgoingMessage> for proto::SendMessagesRequest {
+    fn from(message: OutgoingMessage) -> Self {
+        Self {
+            to_user: message.to_user,
+            body: Some(match message.body {
+                Body::Text(text) => send_messages_request::Body::Text(text),
+                Body::Data(data) => send_messages_request::Body::Data(data),
+            }),
+            content_type: message.content_type,
+            request_id: message.request_id,
+        }
     }
 }
 
@@ -227,6 +264,24 @@ impl PageRequest {
     pub fn epoch(mut self, epoch: impl Into<String>) -> Self {
         self.0.epoch = epoch.into();
         self
+    }
+
+    /// The page after this one, which holds something, in the same direction and the same epoch.
+    pub(super) fn next(mut self, page: &Page) -> Option<Self> {
+        let first = page.messages.first()?.sequence;
+        let last = page.messages.last()?.sequence;
+        self.0.cursor = Some(if self.is_backwards() {
+            Cursor::BeforeSequence(first)
+        } else {
+            Cursor::AfterSequence(last)
+        });
+        self.0.epoch.clone_from(&page.epoch);
+        Some(self)
+    }
+
+    /// Whether it reads from the newest to the oldest.
+    pub(super) fn is_backwards(&self) -> bool {
+        matches!(self.0.cursor, Some(Cursor::BeforeSequence(_)))
     }
 
     fn with_cursor(cursor: Cursor) -> Self {

@@ -1,8 +1,13 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use crate::domain::limits::STREAM_SENDS_IN_WORK_MAX;
 
-/// The waits of a [`Client`](super::Client), each with a bound.
+/// The most messages of [`Client::send_all`](super::Client::send_all) that wait for their answers at a
+/// time, whatever is asked for: as many as the server takes on one stream.
+const SENDS_IN_FLIGHT_CEILING: usize = STREAM_SENDS_IN_WORK_MAX;
+
+/// The waits and the queues of a [`Client`](super::Client), each with a bound.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,6 +27,7 @@ pub struct Options {
     pub(super) jitter_seed: Option<u64>,
     pub(super) keepalive_interval: Duration,
     pub(super) keepalive_timeout: Duration,
+    pub(super) sends_in_flight_max: usize,
 }
 
 impl Default for Options {
@@ -35,6 +41,7 @@ impl Default for Options {
             jitter_seed: None,
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
+            sends_in_flight_max: 256,
         }
     }
 }
@@ -87,6 +94,15 @@ impl Options {
     pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.keepalive_interval = interval;
         self.keepalive_timeout = timeout;
+        self
+    }
+
+    /// How many messages of one [`Client::send_all`](super::Client::send_all) may wait for their answers
+    /// at a time: 1 to 1,024, and what lies outside is brought inside. They are held in memory until
+    /// then. With 1, each is sent when the one before is stored. Default: 256.
+    #[must_use]
+    pub fn sends_in_flight_max(mut self, messages: usize) -> Self {
+        self.sends_in_flight_max = messages.clamp(1, SENDS_IN_FLIGHT_CEILING);
         self
     }
 

@@ -19,6 +19,7 @@
 // Whatever goes wrong in here fails the test that called; "# Panics" on each item would say only that.
 #![allow(clippy::missing_panics_doc)]
 
+mod clients;
 pub mod history;
 mod power_disk;
 mod process;
@@ -34,6 +35,7 @@ use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+pub use clients::{client_options, register};
 pub use history::{RecordedAnswers, RecordedSubscription, RecordedUser, Recorder};
 pub use power_disk::PowerDisk;
 pub use process::{Exit, ServerProcess};

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{TestUser, within_patience};
+use crate::client::Client;
 use crate::server::{self, Options, RunError, StartError};
 
 /// A real server in this process, on a port of its own and with a data folder of its own. It ends
@@ -116,7 +117,13 @@ impl TestServer {
         &self.options
     }
 
-    /// Registers a new user.
+    /// Registers a new user: the Rust client as that user, with [`client_options`](super::client_options).
+    pub async fn client(&self, name: &str) -> Client {
+        super::register(&self.uri(), name).await
+    }
+
+    /// Registers a new user: the generated client with the token attached, which shows every status and
+    /// tries nothing again.
     pub async fn user(&self, name: &str) -> TestUser {
         TestUser::register(self.addr(), name).await
     }

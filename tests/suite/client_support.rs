@@ -4,14 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use peerpost::client::{Client, Event, Follow, Message, Options, Token};
-use peerpost::testing::{PATIENCE, TestUser, within_patience};
-
-/// Retries at once, and for as long as a test may take.
-pub(crate) fn patient() -> Options {
-    Options::default()
-        .backoff(Duration::from_millis(1), Duration::from_millis(20))
-        .retry_deadline(PATIENCE)
-}
+pub(crate) use peerpost::testing::client_options as patient;
+use peerpost::testing::{TestUser, within_patience};
 
 /// Attempts once.
 pub(crate) fn impatient() -> Options {

@@ -22,6 +22,8 @@ mod cli_follow;
 mod cli_support;
 mod client;
 mod client_follow;
+mod client_refusing;
+mod client_send_all;
 mod client_support;
 mod clocks;
 mod concurrency;
