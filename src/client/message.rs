@@ -289,6 +289,13 @@ impl PageRequest {
     }
 }
 
+/// From the beginning, forwards.
+impl Default for PageRequest {
+    fn default() -> Self {
+        Self::after(0)
+    }
+}
+
 impl From<PageRequest> for proto::GetMessagesRequest {
     fn from(request: PageRequest) -> Self {
         request.0

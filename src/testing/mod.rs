@@ -1,17 +1,31 @@
 //! The harness that tests start a real server with: the real listener on a free port of this
 //! machine, a data folder of its own, clients that speak the contract and nothing more.
 //!
-//! ```no_run
-//! # async fn example() {
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use peerpost::testing::TestServer;
 //!
-//! let server = TestServer::start().await;
-//! let alice = server.user("alice").await;
-//! let bob = server.user("bob").await;
-//! alice.send("bob", "hi").await;
-//! assert_eq!(bob.mailbox().await.len(), 1);
+//! let mut server = TestServer::start().await;
+//! let (alice, bob) = (server.client("alice").await, server.client("bob").await);
+//! alice.send("bob", "hi").await?;
+//! assert_eq!(bob.messages(Default::default()).await?.messages.len(), 1);
+//! server.restart().await; // the same folder, another port
+//! # Ok(())
 //! # }
 //! ```
+//!
+//! | to | there is |
+//! | --- | --- |
+//! | test against a server | [`TestServer`]: in this process, a line to start, ends with the test |
+//! | let it crash | [`CrashServer`]: a process of its own that is killed and started again at the same address |
+//! | let the network fail | [`Proxy`]: cuts and stalls connections, loses answers |
+//! | have users | [`TestServer::client`]: the Rust client; [`TestServer::user`]: the generated one, with every status |
+//! | know that a refusal is the right one | [`refused`] |
+//! | know that no promise was broken | [`history`]: records what clients asked and were told, and checks it |
+//!
+//! The repository's `docs/TESTING.md` is the guide, and its `examples/toy-orders` a program whose tests
+//! use all of it.
 //!
 //! Nothing here waits longer than [`patience`]: what hangs fails. A failure inside the harness is
 //! a failure of the test, so that it panics and says what it waited for.
@@ -20,6 +34,9 @@
 #![allow(clippy::missing_panics_doc)]
 
 mod clients;
+mod crash;
+#[doc(hidden)]
+pub mod here;
 pub mod history;
 mod power_disk;
 mod process;
@@ -36,6 +53,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use clients::{client_options, register};
+pub use crash::{BINARY_VARIABLE, CrashServer};
 pub use history::{RecordedAnswers, RecordedSubscription, RecordedUser, Recorder};
 pub use power_disk::PowerDisk;
 pub use process::{Exit, ServerProcess};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::{TestUser, eventually, within_patience};
+use super::{TestUser, eventually, here, within_patience};
 
 /// What stands in the line in which the ready server says its address.
 const READY: &str = "listen";
@@ -44,7 +44,16 @@ impl ServerProcess {
         data_dir: &Path,
         flags: &[&str],
     ) -> Self {
-        let mut child = spawn(wrapper, binary, data_dir, flags);
+        Self::ready(spawn(&mut serve(wrapper, binary, data_dir, flags))).await
+    }
+
+    /// Starts the test binary that this is as the server: see
+    /// [`server_process!`](crate::server_process). It ends with this process, however that ends.
+    pub async fn start_here(data_dir: &Path) -> Self {
+        Self::ready(spawn(&mut here::command(data_dir))).await
+    }
+
+    async fn ready(mut child: Child) -> Self {
         let stderr = Arc::default();
         let ready = watch(&mut child, Arc::clone(&stderr));
         // Made before the wait, so that a server which never gets ready is ended as well.
@@ -57,7 +66,7 @@ impl ServerProcess {
 
     /// Starts `binary serve` on a data folder where it cannot run, and waits for its end.
     pub async fn fail_to_start(binary: &Path, data_dir: &Path) -> Exit {
-        let mut child = spawn(&[], binary, data_dir, &[]);
+        let mut child = spawn(&mut serve(&[], binary, data_dir, &[]));
         let stderr = Arc::default();
         let ready = watch(&mut child, Arc::clone(&stderr));
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -143,18 +152,17 @@ impl Drop for ServerProcess {
     }
 }
 
-fn spawn(wrapper: &[&str], binary: &Path, data_dir: &Path, flags: &[&str]) -> Child {
+fn serve(wrapper: &[&str], binary: &Path, data_dir: &Path, flags: &[&str]) -> Command {
     let mut words = wrapper.iter().map(OsStr::new).chain([binary.as_os_str()]);
-    Command::new(words.next().expect("the binary, if nothing else"))
-        .args(words)
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(data_dir)
-        .args(flags)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary can be started")
+    let mut command = Command::new(words.next().expect("the binary, if nothing else"));
+    command.args(words).args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+    command.arg(data_dir).args(flags).stdin(Stdio::null());
+    command
+}
+
+fn spawn(command: &mut Command) -> Child {
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("the binary can be started")
 }
 
 /// Collects what the child writes, to the end so that it never blocks on a full pipe. The answer is

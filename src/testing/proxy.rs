@@ -16,8 +16,9 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Its address stays the same while the server behind it is replaced, so that a client which
 /// reconnects finds the new one. It ends with the value, and its connections with it.
 ///
-/// ```no_run
-/// # async fn example() {
+/// ```
+/// # #[tokio::main]
+/// # async fn main() {
 /// use peerpost::testing::{Loss, Proxy, TestServer};
 ///
 /// let mut server = TestServer::start().await;

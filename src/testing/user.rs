@@ -6,6 +6,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use super::{Subscription, after, requests, within_patience};
+use crate::client;
 use crate::proto::messaging_service_client::MessagingServiceClient;
 use crate::proto::{
     AcknowledgeRequest, GetMessagesRequest, GetMessagesResponse, GetUserRequest, ListUsersRequest,
@@ -53,6 +54,14 @@ impl TestUser {
     pub fn at(&self, addr: SocketAddr) -> Self {
         let client = MessagingServiceClient::new(endpoint(addr).connect_lazy());
         Self { name: self.name.clone(), token: self.token.clone(), addr, client }
+    }
+
+    /// The Rust client as this user, at the server or proxy with this URI, with
+    /// [`client_options`](super::client_options).
+    pub fn rust_client(&self, uri: &str) -> client::Client {
+        let token = client::Token::parse(&self.token).expect("a token");
+        let client = client::Client::connect_with(uri, super::client_options());
+        client.expect("the URI of a server").with_token(&token)
     }
 
     /// A request that carries the user's token.

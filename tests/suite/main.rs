@@ -35,6 +35,7 @@ mod flipped_bits_reading;
 mod folder;
 mod get_messages;
 mod get_user;
+mod harness;
 mod hostile_fields;
 mod hostile_tokens;
 #[cfg(target_os = "linux")]

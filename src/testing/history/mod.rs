@@ -7,8 +7,9 @@
 //!
 //! [`RecordedUser`] is a client that records itself:
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), tonic::Status> {
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), tonic::Status> {
 //! use peerpost::testing::{Recorder, RecordedUser, TestServer, text_to};
 //!
 //! let server = TestServer::start().await;
