@@ -2,6 +2,8 @@
 
 mod admission;
 mod answers;
+mod backups;
+mod checking;
 mod damage;
 mod merging;
 mod opening;
