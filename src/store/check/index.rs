@@ -154,7 +154,7 @@ fn pending(
     for (position, entries) in placed {
         let row = log::row(connection, position)?;
         let is_so =
-            row.is_some_and(|row| !row.is_whole() || row.mailbox_entries().eq(entries.into_iter()));
+            row.is_some_and(|row| !row.is_whole() || row.mailbox_entries().eq(entries));
         if !is_so {
             break;
         }
