@@ -153,8 +153,7 @@ fn pending(
     let mut next = state.merged_through + 1;
     for (position, entries) in placed {
         let row = log::row(connection, position)?;
-        let is_so =
-            row.is_some_and(|row| !row.is_whole() || row.mailbox_entries().eq(entries));
+        let is_so = row.is_some_and(|row| !row.is_whole() || row.mailbox_entries().eq(entries));
         if !is_so {
             break;
         }
