@@ -13,6 +13,7 @@ mod raw;
 mod support;
 #[cfg(target_os = "linux")]
 mod victim;
+mod web;
 
 mod acknowledge;
 mod auth;
@@ -27,6 +28,7 @@ mod client_send_all;
 mod client_support;
 mod clocks;
 mod concurrency;
+mod cors;
 mod damage;
 mod errors;
 mod faults;
@@ -35,9 +37,11 @@ mod flipped_bits_reading;
 mod folder;
 mod get_messages;
 mod get_user;
+mod grpc_web;
 mod harness;
 mod hostile_fields;
 mod hostile_tokens;
+mod http1;
 #[cfg(target_os = "linux")]
 mod http2_abuse;
 mod import_flask;
@@ -50,6 +54,7 @@ mod model_grpc;
 mod model_operations;
 mod model_reference;
 mod model_store;
+mod open;
 mod presence;
 mod reflection_health;
 mod register;
