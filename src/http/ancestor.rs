@@ -1,0 +1,255 @@
+//! The three calls of the Flask app that this service descends from: same paths, fields, statuses and
+//! shapes. Whom a request names must be who calls.
+
+use async_stream::try_stream;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use prost::Message as _;
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::call::{self, Caller, Inner, Refused};
+use super::problem::Problem;
+use super::{Gateway, answer, json, request_body, v1};
+use crate::domain::Username;
+use crate::domain::limits::{CALL_DEADLINE, PAGE_SIZE_MAX};
+use crate::proto::{
+    GetMessagesRequest, GetMessagesResponse, Message, RegisterRequest, RegisterResponse,
+    SendMessageRequest, get_messages_request, message, send_message_request,
+};
+
+/// A mailbox is sent in pieces of about so many bytes.
+const PIECE_BYTES: usize = 32 * 1024;
+
+type Answered = Result<Response<Body>, Problem>;
+
+/// `POST /register`. A name that is new gets its token, which this app has and the ancestor had not.
+pub(super) async fn register<S: Inner>(gateway: Gateway<S>, request: Request<Body>) -> Answered {
+    let (caller, object) = json_object(request, gateway.body_bytes_max).await?;
+    let [username, ip_address] = required(&object, ["username", "ip_address"])?;
+    // With a token, who calls is told by that alone.
+    let caller =
+        if caller.has_token() { caller } else { caller.named(user("username", username)?) };
+    let request = RegisterRequest { username: username.into(), ip_address: ip_address.into() };
+    let answer = unary(&gateway, "Register", caller, &request).await?;
+    let token = RegisterResponse::decode(&*answer).map_err(undecodable)?.token;
+    Ok(done(
+        StatusCode::OK,
+        match token.as_str() {
+            "" => json!({"message": "Address updated"}),
+            token => json!({"message": "Registered", "token": token}),
+        },
+    ))
+}
+
+/// `POST /send_message`.
+pub(super) async fn send<S: Inner>(gateway: Gateway<S>, request: Request<Body>) -> Answered {
+    let request_id = v1::idempotency_key(request.headers())?.unwrap_or_default();
+    let (caller, object) = json_object(request, gateway.body_bytes_max).await?;
+    let [from_user, to_user, text] = required(&object, ["from_user", "to_user", "message"])?;
+    let missing = [("from_user", from_user), ("to_user", to_user), ("message", text)];
+    if let Some((name, _)) = missing.iter().find(|(_, text)| text.is_empty()) {
+        return Err(bad_request(format!("{name} is missing")));
+    }
+    let caller = caller.named(user("from_user", from_user)?);
+    let request = SendMessageRequest {
+        to_user: to_user.into(),
+        body: Some(send_message_request::Body::Text(text.into())),
+        request_id,
+        ..Default::default()
+    };
+    unary(&gateway, "SendMessage", caller, &request).await?;
+    Ok(done(StatusCode::CREATED, json!({"message": "Sent"})))
+}
+
+/// `GET /get_messages?to_user=NAME`: all that the user received, in order.
+pub(super) async fn read<S: Inner>(gateway: Gateway<S>, request: Request<Body>) -> Answered {
+    let (parts, _) = request.into_parts();
+    let parameters = json::pairs(parts.uri.query().unwrap_or_default())?;
+    let to_user = parameters.iter().find(|(name, _)| name == "to_user").map(|(_, value)| value);
+    let Some(to_user) = to_user.filter(|name| !name.is_empty()) else {
+        return Err(bad_request("the parameter to_user is missing"));
+    };
+    let caller = Caller::of(&parts).named(user("to_user", to_user)?);
+    // Before the head is sent, what is wrong can still be told by its status.
+    let first = page(&gateway, &caller, 0).await?;
+    let body = Body::new(StreamBody::new(mailbox(gateway, caller, first)));
+    Ok(answer::headed(StatusCode::OK, answer::JSON, body))
+}
+
+/// `{"messages": [[id, from_user, message, timestamp], …]}`, page by page, up to where the mailbox
+/// ended when the first page was read. When one cannot be read the answer breaks off: it must not
+/// look whole.
+fn mailbox<S: Inner>(
+    gateway: Gateway<S>,
+    caller: Caller,
+    first: GetMessagesResponse,
+) -> impl tokio_stream::Stream<Item = Result<Frame<bytes::Bytes>, Status>> + Send {
+    try_stream! {
+        let end = first.last_sequence;
+        let mut page_now = first;
+        let mut text = String::from("{\"messages\":[");
+        let mut separator = "";
+        loop {
+            let mut cursor = end;
+            for message in page_now.messages {
+                cursor = message.sequence;
+                if cursor > end {
+                    break;
+                }
+                text.push_str(separator);
+                text.push_str(&row(message).to_string());
+                separator = ",";
+                if text.len() >= PIECE_BYTES {
+                    yield Frame::data(std::mem::take(&mut text).into());
+                }
+            }
+            if !page_now.has_more || cursor >= end {
+                break;
+            }
+            let next = page(&gateway, &caller, cursor).await;
+            page_now = next.map_err(|problem| Status::unavailable(problem.detail))?;
+        }
+        text.push_str("]}\n");
+        yield Frame::data(text.into());
+    }
+}
+
+/// A message as the ancestor's row: its number in the mailbox, its sender, its text, its time.
+fn row(message: Message) -> Value {
+    let text = match message.body {
+        Some(message::Body::Text(text)) => text,
+        // The ancestor had only text. `content_type` and which of the two it is are shown under /v1.
+        Some(message::Body::Data(data)) => STANDARD.encode(data),
+        None => String::new(),
+    };
+    let seconds = message.send_time.map(|time| time.seconds).unwrap_or_default();
+    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+    // As SQLite's CURRENT_TIMESTAMP.
+    let time = time.strftime("%Y-%m-%d %H:%M:%S").to_string();
+    json!([message.sequence, message.from_user, text, time])
+}
+
+/// A page of what the caller received after a sequence.
+async fn page<S: Inner>(
+    gateway: &Gateway<S>,
+    caller: &Caller,
+    after: i64,
+) -> Result<GetMessagesResponse, Problem> {
+    let request = GetMessagesRequest {
+        cursor: Some(get_messages_request::Cursor::AfterSequence(after)),
+        received_only: true,
+        page_size: i32::try_from(PAGE_SIZE_MAX).unwrap_or(i32::MAX),
+        ..Default::default()
+    };
+    let answer = unary(gateway, "GetMessages", caller.clone(), &request).await?;
+    GetMessagesResponse::decode(answer).map_err(undecodable)
+}
+
+async fn unary<S: Inner>(
+    gateway: &Gateway<S>,
+    rpc: &str,
+    caller: Caller,
+    request: &impl prost::Message,
+) -> Result<bytes::Bytes, Problem> {
+    let message = request.encode_to_vec();
+    call::unary(gateway.inner.clone(), rpc, caller, async { Ok(message) }).await
+}
+
+/// The object that a request carries, and who sent it. The names in it say for whom the call is made,
+/// so it is read first, under the deadline that every call has.
+async fn json_object(
+    request: Request<Body>,
+    body_bytes_max: usize,
+) -> Result<(Caller, Map<String, Value>), Problem> {
+    let (parts, body) = request.into_parts();
+    request_body::check_type(&parts.headers)?;
+    let reading = request_body::whole(body, request_body::send_bytes_max(body_bytes_max));
+    let content = match timeout(CALL_DEADLINE, reading).await {
+        Ok(Ok(content)) => content,
+        Ok(Err(Refused::Problem(problem))) => return Err(problem),
+        Ok(Err(Refused::TooLarge)) => {
+            let detail = format!("at most {body_bytes_max} bytes of a message are accepted");
+            return Err(Problem::plain(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
+        Err(_) => {
+            let detail = "the request did not come in time";
+            return Err(Problem::plain(StatusCode::REQUEST_TIMEOUT, detail));
+        }
+    };
+    match serde_json::from_slice(&content) {
+        Ok(Value::Object(object)) => Ok((Caller::of(&parts), object)),
+        Ok(_) => Err(bad_request("the request is not a JSON object")),
+        Err(error) => Err(bad_request(format!("the request is not JSON: {error}"))),
+    }
+}
+
+/// The members of these names, all of them texts.
+fn required<'a, const N: usize>(
+    object: &'a Map<String, Value>,
+    names: [&str; N],
+) -> Result<[&'a str; N], Problem> {
+    let mut texts = [""; N];
+    for (text, name) in texts.iter_mut().zip(names) {
+        *text = match object.get(name) {
+            Some(Value::String(value)) => value,
+            None | Some(Value::Null) => return Err(bad_request(format!("{name} is missing"))),
+            Some(_) => return Err(bad_request(format!("{name} is not a text"))),
+        };
+    }
+    Ok(texts)
+}
+
+/// A name as it goes with a call.
+fn user(field: &str, name: &str) -> Result<HeaderValue, Problem> {
+    let name = Username::parse(name).map_err(|error| bad_request(format!("{field} {error}")))?;
+    HeaderValue::from_str(name.as_str()).map_err(|error| bad_request(format!("{field}: {error}")))
+}
+
+fn bad_request(detail: impl Into<String>) -> Problem {
+    Problem::plain(StatusCode::BAD_REQUEST, detail)
+}
+
+fn undecodable(error: prost::DecodeError) -> Problem {
+    let detail = format!("an answer that cannot be decoded: {error}");
+    Problem::plain(StatusCode::INTERNAL_SERVER_ERROR, detail)
+}
+
+fn done(status: StatusCode, json: Value) -> Response<Body> {
+    answer::with(status, answer::JSON, format!("{json}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_as_the_ancestors_database_gave_it() {
+        let text = Some(message::Body::Text("hi \"Bob\"".into()));
+        let time = Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 999_999_999 });
+        let message = Message {
+            sequence: 3,
+            from_user: "Alice".into(),
+            body: text,
+            send_time: time,
+            ..Default::default()
+        };
+        assert_eq!(row(message.clone()), json!([3, "Alice", "hi \"Bob\"", "2023-11-14 22:13:20"]));
+        let data = Some(message::Body::Data(vec![0xff, 0].into()));
+        assert_eq!(row(Message { body: data, ..message })[2], "/wA=");
+    }
+
+    #[test]
+    fn says_what_is_missing() {
+        let object = Map::from_iter([("a".to_owned(), json!("x")), ("b".to_owned(), json!(1))]);
+        assert_eq!(required(&object, ["a"]).expect("there"), ["x"]);
+        assert_eq!(required(&object, ["a", "c"]).expect_err("missing").detail, "c is missing");
+        assert_eq!(required(&object, ["b"]).expect_err("a number").detail, "b is not a text");
+        assert!(user("to_user", "no such name").is_err());
+    }
+}
