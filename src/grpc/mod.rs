@@ -16,9 +16,11 @@ mod service;
 mod stream_end;
 mod subscription;
 mod until_drain;
+pub mod web;
 
 pub use self::dispatch::Dispatch;
 pub use self::edge::Edge;
 pub use self::health::{Availability, Health};
 pub use self::service::{Messaging, SeenAddress};
 pub use self::until_drain::UntilDrain;
+pub use self::web::{Coding, FromText, Spoken};

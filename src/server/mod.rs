@@ -4,6 +4,7 @@
 //! is cancelled and then drains under a deadline that no client can hold.
 
 mod connections;
+mod front;
 mod held;
 mod socket;
 mod workers;
@@ -24,6 +25,7 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 
 use self::connections::{Connections, Services};
+use self::front::{Front, NothingElse};
 pub use self::workers::workers_default;
 use crate::auth::Authenticator;
 use crate::domain::Message;
@@ -130,7 +132,7 @@ pub struct Server {
     drain_deadline: Duration,
 }
 
-type Served = Dispatch<Edge<MessagingServiceServer<Messaging>>>;
+type Served = Front<Edge<MessagingServiceServer<Messaging>>, NothingElse>;
 
 /// What happens on commit: the hub is told.
 struct Announcer(Hub);
@@ -225,7 +227,8 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
     Ok((listener, local_addr))
 }
 
-/// Everything that is served: messaging behind its [`Edge`], health and reflection.
+/// Everything that is served: messaging behind its [`Edge`], health and reflection, and what speaks plain
+/// HTTP.
 fn services(
     options: &Options,
     store: &Store,
@@ -250,7 +253,7 @@ fn services(
         .add_service(UntilDrain::new(reflection().build_v1()?, drain.clone()))
         .add_service(UntilDrain::new(reflection().build_v1alpha()?, drain.clone()));
     let messaging = Edge::new(messaging, authenticator, options.body_bytes_max);
-    Ok(Dispatch::new(messaging, others))
+    Ok(Front::new(Dispatch::new(messaging, others), NothingElse))
 }
 
 impl Server {
