@@ -32,9 +32,6 @@ type Answered = Result<Response<Body>, Problem>;
 pub(super) async fn register<S: Inner>(gateway: Gateway<S>, request: Request<Body>) -> Answered {
     let (caller, object) = json_object(request, gateway.body_bytes_max).await?;
     let [username, ip_address] = required(&object, ["username", "ip_address"])?;
-    // With a token, who calls is told by that alone.
-    let caller =
-        if caller.has_token() { caller } else { caller.named(user("username", username)?) };
     let request = RegisterRequest { username: username.into(), ip_address: ip_address.into() };
     let answer = unary(&gateway, "Register", caller, &request).await?;
     let token = RegisterResponse::decode(&*answer).map_err(undecodable)?.token;

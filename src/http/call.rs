@@ -76,10 +76,6 @@ impl Caller {
         Self { headers, extensions: parts.extensions.clone() }
     }
 
-    pub(super) fn has_token(&self) -> bool {
-        self.headers.contains_key(header::AUTHORIZATION)
-    }
-
     /// The same call, which says that it is by this user.
     pub(super) fn named(mut self, user: HeaderValue) -> Self {
         self.headers.insert(USER, user);

@@ -25,12 +25,13 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 
 use self::connections::{Connections, Services};
-use self::front::{Front, NothingElse};
+use self::front::Front;
 pub use self::workers::workers_default;
 use crate::auth::Authenticator;
 use crate::domain::Message;
 use crate::domain::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT};
 use crate::grpc::{Availability, Dispatch, Edge, Health, Messaging, UntilDrain};
+use crate::http::Gateway;
 use crate::hub::Hub;
 use crate::messenger::Messenger;
 use crate::proto;
@@ -132,7 +133,9 @@ pub struct Server {
     drain_deadline: Duration,
 }
 
-type Served = Front<Edge<MessagingServiceServer<Messaging>>, NothingElse>;
+type Edged = Edge<MessagingServiceServer<Messaging>>;
+
+type Served = Front<Edged, Gateway<Edged>>;
 
 /// What happens on commit: the hub is told.
 struct Announcer(Hub);
@@ -253,7 +256,8 @@ fn services(
         .add_service(UntilDrain::new(reflection().build_v1()?, drain.clone()))
         .add_service(UntilDrain::new(reflection().build_v1alpha()?, drain.clone()));
     let messaging = Edge::new(messaging, authenticator, options.body_bytes_max);
-    Ok(Front::new(Dispatch::new(messaging, others), NothingElse))
+    let plain = Gateway::new(messaging.clone(), options.body_bytes_max);
+    Ok(Front::new(Dispatch::new(messaging, others), plain))
 }
 
 impl Server {
