@@ -4,12 +4,14 @@
 use async_stream::try_stream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use prost::Message as _;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -34,14 +36,12 @@ pub(super) async fn register<S: Inner>(gateway: Gateway<S>, request: Request<Bod
     let [username, ip_address] = required(&object, ["username", "ip_address"])?;
     let request = RegisterRequest { username: username.into(), ip_address: ip_address.into() };
     let answer = unary(&gateway, "Register", caller, &request).await?;
-    let token = RegisterResponse::decode(&*answer).map_err(undecodable)?.token;
-    Ok(done(
-        StatusCode::OK,
-        match token.as_str() {
-            "" => json!({"message": "Address updated"}),
-            token => json!({"message": "Registered", "token": token}),
-        },
-    ))
+    let token = RegisterResponse::decode(&*answer).map_err(|error| undecodable(&error))?.token;
+    let said = match token.as_str() {
+        "" => json!({"message": "Address updated"}),
+        token => json!({"message": "Registered", "token": token}),
+    };
+    Ok(done(StatusCode::OK, &said))
 }
 
 /// `POST /send_message`.
@@ -61,7 +61,7 @@ pub(super) async fn send<S: Inner>(gateway: Gateway<S>, request: Request<Body>) 
         ..Default::default()
     };
     unary(&gateway, "SendMessage", caller, &request).await?;
-    Ok(done(StatusCode::CREATED, json!({"message": "Sent"})))
+    Ok(done(StatusCode::CREATED, &json!({"message": "Sent"})))
 }
 
 /// `GET /get_messages?to_user=NAME`: all that the user received, in order.
@@ -73,28 +73,33 @@ pub(super) async fn read<S: Inner>(gateway: Gateway<S>, request: Request<Body>) 
         return Err(bad_request("the parameter to_user is missing"));
     };
     let caller = Caller::of(&parts).named(user("to_user", to_user)?);
-    // Before the head is sent, what is wrong can still be told by its status.
-    let first = page(&gateway, &caller, 0).await?;
-    let body = Body::new(StreamBody::new(mailbox(gateway, caller, first)));
+    let mut pieces = Box::pin(mailbox(gateway, caller));
+    // Until the first piece is full, what is wrong can still be told by the status.
+    let first = pieces.next().await.transpose()?.unwrap_or_default();
+    let pieces = tokio_stream::once(Ok(first)).chain(pieces);
+    let frames = pieces.map(|piece| match piece {
+        Ok(bytes) => Ok(Frame::data(bytes)),
+        Err(problem) => Err(Status::unavailable(problem.detail())),
+    });
+    let body = Body::new(StreamBody::new(frames));
     Ok(answer::headed(StatusCode::OK, answer::JSON, body))
 }
 
-/// `{"messages": [[id, from_user, message, timestamp], …]}`, page by page, up to where the mailbox
-/// ended when the first page was read. When one cannot be read the answer breaks off: it must not
-/// look whole.
+/// `{"messages": [[id, from_user, message, timestamp], …]}` in pieces, read page by page, up to where
+/// the mailbox ended when the first page was read. When a page cannot be read the answer breaks off: it
+/// must not look whole.
 fn mailbox<S: Inner>(
     gateway: Gateway<S>,
     caller: Caller,
-    first: GetMessagesResponse,
-) -> impl tokio_stream::Stream<Item = Result<Frame<bytes::Bytes>, Status>> + Send {
+) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
     try_stream! {
-        let end = first.last_sequence;
-        let mut page_now = first;
+        let mut page = page_after(&gateway, &caller, 0).await?;
+        let end = page.last_sequence;
         let mut text = String::from("{\"messages\":[");
         let mut separator = "";
         loop {
             let mut cursor = end;
-            for message in page_now.messages {
+            for message in page.messages {
                 cursor = message.sequence;
                 if cursor > end {
                     break;
@@ -103,17 +108,16 @@ fn mailbox<S: Inner>(
                 text.push_str(&row(message).to_string());
                 separator = ",";
                 if text.len() >= PIECE_BYTES {
-                    yield Frame::data(std::mem::take(&mut text).into());
+                    yield std::mem::take(&mut text).into();
                 }
             }
-            if !page_now.has_more || cursor >= end {
+            if !page.has_more || cursor >= end {
                 break;
             }
-            let next = page(&gateway, &caller, cursor).await;
-            page_now = next.map_err(|problem| Status::unavailable(problem.detail))?;
+            page = page_after(&gateway, &caller, cursor).await?;
         }
         text.push_str("]}\n");
-        yield Frame::data(text.into());
+        yield text.into();
     }
 }
 
@@ -133,7 +137,7 @@ fn row(message: Message) -> Value {
 }
 
 /// A page of what the caller received after a sequence.
-async fn page<S: Inner>(
+async fn page_after<S: Inner>(
     gateway: &Gateway<S>,
     caller: &Caller,
     after: i64,
@@ -145,7 +149,7 @@ async fn page<S: Inner>(
         ..Default::default()
     };
     let answer = unary(gateway, "GetMessages", caller.clone(), &request).await?;
-    GetMessagesResponse::decode(answer).map_err(undecodable)
+    GetMessagesResponse::decode(answer).map_err(|error| undecodable(&error))
 }
 
 async fn unary<S: Inner>(
@@ -153,7 +157,7 @@ async fn unary<S: Inner>(
     rpc: &str,
     caller: Caller,
     request: &impl prost::Message,
-) -> Result<bytes::Bytes, Problem> {
+) -> Result<Bytes, Problem> {
     let message = request.encode_to_vec();
     call::unary(gateway.inner.clone(), rpc, caller, async { Ok(message) }).await
 }
@@ -212,17 +216,21 @@ fn bad_request(detail: impl Into<String>) -> Problem {
     Problem::plain(StatusCode::BAD_REQUEST, detail)
 }
 
-fn undecodable(error: prost::DecodeError) -> Problem {
+fn undecodable(error: &prost::DecodeError) -> Problem {
     let detail = format!("an answer that cannot be decoded: {error}");
     Problem::plain(StatusCode::INTERNAL_SERVER_ERROR, detail)
 }
 
-fn done(status: StatusCode, json: Value) -> Response<Body> {
+fn done(status: StatusCode, json: &Value) -> Response<Body> {
     answer::with(status, answer::JSON, format!("{json}\n"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt as _, Full};
+
     use super::*;
 
     #[test]
@@ -241,12 +249,42 @@ mod tests {
         assert_eq!(row(Message { body: data, ..message })[2], "/wA=");
     }
 
+    /// Answers with one page, which says that there is more, and then with an error.
+    async fn a_page_and_no_more(request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        let frame = request.into_body().collect().await.expect("a request").to_bytes();
+        let asked = GetMessagesRequest::decode(&frame[5..]).expect("a request");
+        if asked.cursor != Some(get_messages_request::Cursor::AfterSequence(0)) {
+            return Ok(Status::data_loss("damaged").into_http());
+        }
+        let text = Some(message::Body::Text("x".repeat(PIECE_BYTES)));
+        let message = Message { sequence: 1, body: text, ..Default::default() };
+        let page = GetMessagesResponse {
+            messages: vec![message],
+            has_more: true,
+            last_sequence: 2,
+            ..Default::default()
+        };
+        Ok(Response::new(Body::new(Full::new(call::framed(&page.encode_to_vec())))))
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_that_cannot_be_read_to_its_end_breaks_off() {
+        let gateway = Gateway::new(tower::service_fn(a_page_and_no_more), 1_000);
+        let request = Request::get("/get_messages?to_user=bob").body(Body::empty());
+        let answer = read(gateway, request.expect("a request")).await.expect("it begins well");
+        assert_eq!(answer.status(), StatusCode::OK);
+        let mut body = answer.into_body();
+        let first = body.frame().await.expect("a piece").expect("the first page");
+        assert!(first.into_data().is_ok_and(|bytes| bytes.starts_with(b"{\"messages\":[[1,")));
+        assert!(body.frame().await.expect("an error").is_err());
+    }
+
     #[test]
     fn says_what_is_missing() {
         let object = Map::from_iter([("a".to_owned(), json!("x")), ("b".to_owned(), json!(1))]);
         assert_eq!(required(&object, ["a"]).expect("there"), ["x"]);
-        assert_eq!(required(&object, ["a", "c"]).expect_err("missing").detail, "c is missing");
-        assert_eq!(required(&object, ["b"]).expect_err("a number").detail, "b is not a text");
+        assert_eq!(required(&object, ["a", "c"]).expect_err("missing").detail(), "c is missing");
+        assert_eq!(required(&object, ["b"]).expect_err("a number").detail(), "b is not a text");
         assert!(user("to_user", "no such name").is_err());
     }
 }

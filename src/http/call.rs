@@ -155,7 +155,7 @@ fn request_body(
                 let frame = match &reason {
                     Refused::TooLarge => Ok(Frame::data(Bytes::from_static(&TOO_LARGE))),
                     Refused::Problem(problem) => {
-                        Err(Status::invalid_argument(problem.detail.clone()))
+                        Err(Status::invalid_argument(problem.detail()))
                     }
                 };
                 // Nobody else sets it.
@@ -166,7 +166,8 @@ fn request_body(
     }))
 }
 
-fn framed(message: &[u8]) -> Bytes {
+/// A message as gRPC frames it.
+pub(super) fn framed(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     frame.put_u8(0);
     // A request of more than 4 GiB was refused unread.

@@ -240,8 +240,7 @@ mod tests {
                 }
             );
         }
-        let bytes: proto::SendMessageRequest =
-            read_as("SendMessage", r#"{"data": "/-8="}"#.replace('-', "+").as_str());
+        let bytes: proto::SendMessageRequest = read_as("SendMessage", r#"{"data": "/+8="}"#);
         let data = vec![0xff, 0xef].into();
         assert_eq!(bytes.body, Some(proto::send_message_request::Body::Data(data)));
     }

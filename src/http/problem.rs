@@ -21,12 +21,16 @@ const FIELDS_MAX: usize = 32;
 
 /// Why a request got no answer.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
-    pub(super) status: StatusCode,
+pub(super) struct Problem(Box<Said>);
+
+/// What a problem says.
+#[derive(Debug, Clone)]
+struct Said {
+    status: StatusCode,
     /// Empty for what only HTTP knows: an unknown path, a wrong method.
-    pub(super) reason: String,
+    reason: String,
     /// For people.
-    pub(super) detail: String,
+    detail: String,
     metadata: BTreeMap<String, String>,
     fields: Vec<FieldProblem>,
     retry_after: Option<Duration>,
@@ -58,7 +62,7 @@ impl Problem {
             problem: violation.description.clone(),
         });
         let reason = info.map(|info| info.reason.clone()).unwrap_or_default();
-        Self {
+        Self(Box::new(Said {
             status: http_status(status.code(), &reason),
             reason,
             detail: status.message().to_owned(),
@@ -66,7 +70,7 @@ impl Problem {
             fields: fields.collect(),
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
             allow: None,
-        }
+        }))
     }
 
     /// Fields that are wrong as JSON, or as parameters: the problem that a call with fields of
@@ -75,13 +79,15 @@ impl Problem {
         fields.truncate(FIELDS_MAX);
         let sentences: Vec<_> =
             fields.iter().map(|field| format!("{} {}", field.field, field.problem)).collect();
-        let reason = ErrorReason::InvalidField.as_reason().to_owned();
-        Self { reason, fields, ..Self::plain(StatusCode::BAD_REQUEST, sentences.join("; ")) }
+        let mut problem = Self::plain(StatusCode::BAD_REQUEST, sentences.join("; "));
+        problem.0.reason = ErrorReason::InvalidField.as_reason().into();
+        problem.0.fields = fields;
+        problem
     }
 
     /// One that only HTTP knows.
     pub(super) fn plain(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Said {
             status,
             reason: String::new(),
             detail: detail.into(),
@@ -89,22 +95,28 @@ impl Problem {
             fields: Vec::new(),
             retry_after: None,
             allow: None,
-        }
+        }))
     }
 
     /// A path that is not there for this method, but is for these.
     pub(super) fn wrong_method(allow: &str) -> Self {
         let detail = format!("this path takes {allow}");
-        let allow = HeaderValue::from_str(allow).ok();
-        Self { allow, ..Self::plain(StatusCode::METHOD_NOT_ALLOWED, detail) }
+        let mut problem = Self::plain(StatusCode::METHOD_NOT_ALLOWED, detail);
+        problem.0.allow = HeaderValue::from_str(allow).ok();
+        problem
     }
 
     /// The same, of a request that was refused before all of it was read.
     pub(super) fn unread(mut self) -> Self {
-        if self.status == StatusCode::BAD_REQUEST {
-            self.status = StatusCode::PAYLOAD_TOO_LARGE;
+        if self.0.status == StatusCode::BAD_REQUEST {
+            self.0.status = StatusCode::PAYLOAD_TOO_LARGE;
         }
         self
+    }
+
+    /// What it says to people.
+    pub(super) fn detail(&self) -> &str {
+        &self.0.detail
     }
 
     /// The problem as JSON.
@@ -112,20 +124,20 @@ impl Problem {
         let mut members = Map::new();
         members.insert("type".to_owned(), self.type_uri().into());
         members.insert("title".to_owned(), self.title().into());
-        members.insert("status".to_owned(), self.status.as_u16().into());
-        members.insert("detail".to_owned(), self.detail.as_str().into());
-        if !self.reason.is_empty() {
-            members.insert("reason".to_owned(), self.reason.as_str().into());
+        members.insert("status".to_owned(), self.0.status.as_u16().into());
+        members.insert("detail".to_owned(), self.0.detail.as_str().into());
+        if !self.0.reason.is_empty() {
+            members.insert("reason".to_owned(), self.0.reason.as_str().into());
             members.insert("domain".to_owned(), ERROR_DOMAIN.into());
-            members.insert("metadata".to_owned(), json!(self.metadata));
+            members.insert("metadata".to_owned(), json!(self.0.metadata));
         }
-        if !self.fields.is_empty() {
+        if !self.0.fields.is_empty() {
             let violation =
                 |it: &FieldProblem| json!({"field": it.field, "description": it.problem});
-            let violations: Vec<_> = self.fields.iter().map(violation).collect();
+            let violations: Vec<_> = self.0.fields.iter().map(violation).collect();
             members.insert("fieldViolations".to_owned(), violations.into());
         }
-        if let Some(delay) = self.retry_after {
+        if let Some(delay) = self.0.retry_after {
             // As protobuf's JSON writes a Duration.
             members.insert("retryAfter".to_owned(), format!("{}s", delay.as_secs_f64()).into());
         }
@@ -134,7 +146,7 @@ impl Problem {
 
     /// Relative to the server: each reason has a page there.
     fn type_uri(&self) -> String {
-        match self.reason.as_str() {
+        match self.0.reason.as_str() {
             "" => "about:blank".to_owned(),
             reason => format!("/v1/problems/{reason}"),
         }
@@ -142,10 +154,10 @@ impl Problem {
 
     /// The reason in words; for `about:blank` the status's own.
     fn title(&self) -> String {
-        let reason = self.reason.replace('_', " ");
+        let reason = self.0.reason.replace('_', " ");
         match reason.split_at_checked(1) {
             Some((first, rest)) => format!("{first}{}", rest.to_ascii_lowercase()),
-            None => self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            None => self.0.status.canonical_reason().unwrap_or("Error").to_owned(),
         }
     }
 
@@ -157,21 +169,21 @@ impl Problem {
 
     /// The answer as the ancestor's clients know it: `{"error": "text"}`.
     pub(super) fn into_ancestor_response(self) -> Response<Body> {
-        let json = json!({"error": self.detail}).to_string();
+        let json = json!({"error": self.0.detail}).to_string();
         self.answer(answer::JSON, json)
     }
 
     fn answer(self, content_type: &'static str, json: String) -> Response<Body> {
-        let mut response = answer::with(self.status, content_type, json);
+        let mut response = answer::with(self.0.status, content_type, json);
         let headers = response.headers_mut();
-        if let Some(delay) = self.retry_after {
+        if let Some(delay) = self.0.retry_after {
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.0.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(allow) = self.allow {
+        if let Some(allow) = self.0.allow {
             headers.insert(header::ALLOW, allow);
         }
         response

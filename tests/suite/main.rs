@@ -37,6 +37,11 @@ mod hostile_fields;
 mod hostile_tokens;
 #[cfg(target_os = "linux")]
 mod http2_abuse;
+mod http_ancestor;
+mod http_events;
+mod http_problems;
+mod http_support;
+mod http_v1;
 mod injected;
 mod kill;
 mod lag;

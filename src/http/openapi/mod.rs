@@ -1,4 +1,4 @@
-//! The OpenAPI document of every route, made from the contract's descriptors and comments, and the
+//! The `OpenAPI` document of every route, made from the contract's descriptors and comments, and the
 //! pages that explain the reasons of problems.
 
 mod schema;
