@@ -11,6 +11,7 @@ mod error;
 #[doc(hidden)]
 pub mod from_bytes;
 mod health;
+mod identity;
 mod sends;
 mod service;
 mod stream_end;

@@ -44,7 +44,7 @@ const PREFACE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the head of an HTTP/1.1 request may take, from the end of the answer before it: that is also
 /// how long a connection may be idle.
-const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+const HEAD_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The most fields that an HTTP/1.1 request's head has; their bytes are bounded as well.
 const HEAD_FIELDS_MAX: usize = 100;

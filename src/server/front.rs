@@ -1,6 +1,7 @@
-//! Where a request goes: one port takes gRPC, gRPC-Web and plain HTTP.
+//! Where a request goes: one port takes gRPC, gRPC-Web and plain HTTP, the latter two through the gate.
 
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -11,6 +12,7 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
+use super::gate::Gate;
 use super::held::RequestBody;
 use crate::grpc::{Coding, Dispatch, FromText, Spoken, web};
 
@@ -20,11 +22,12 @@ use crate::grpc::{Coding, Dispatch, FromText, Spoken, web};
 pub(super) struct Front<S, P> {
     grpc: Dispatch<S>,
     plain: P,
+    gate: Gate,
 }
 
 impl<S, P> Front<S, P> {
-    pub(super) fn new(grpc: Dispatch<S>, plain: P) -> Self {
-        Self { grpc, plain }
+    pub(super) fn new(grpc: Dispatch<S>, plain: P, gate: Gate) -> Self {
+        Self { grpc, plain, gate }
     }
 }
 
@@ -59,23 +62,33 @@ where
     }
 
     fn call(&mut self, request: Request<RequestBody<Incoming>>) -> Self::Future {
-        match Spoken::by(request.headers()) {
-            Spoken::Grpc if request.version() == Version::HTTP_2 => {
-                Either::Left(self.grpc.call(request))
-            }
-            Spoken::Grpc => Either::Right(at_once(refusal(
+        let spoken = Spoken::by(request.headers());
+        if spoken == Spoken::Grpc && request.version() == Version::HTTP_2 {
+            return Either::Left(self.grpc.call(request));
+        }
+        let visit = match self.gate.admit(&request) {
+            ControlFlow::Continue(visit) => visit,
+            ControlFlow::Break(answer) => return Either::Right(at_once(answer)),
+        };
+        let answering = match spoken {
+            Spoken::Grpc => at_once(refusal(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "gRPC needs HTTP/2; over HTTP/1.1 use gRPC-Web or JSON",
-            ))),
+            )),
             Spoken::Web(_) if request.method() != Method::POST => {
-                Either::Right(at_once(refusal(StatusCode::METHOD_NOT_ALLOWED, "gRPC-Web is POST")))
+                at_once(refusal(StatusCode::METHOD_NOT_ALLOWED, "gRPC-Web is POST"))
             }
-            Spoken::Web(coding) => Either::Right(self.web(request, coding)),
+            Spoken::Web(coding) => self.web(request, coding),
             Spoken::Other => {
                 let request = request.map(|body| Body::new(body.without_messages()));
-                Either::Right(Box::pin(self.plain.call(request)))
+                Box::pin(self.plain.call(request))
             }
-        }
+        };
+        Either::Right(Box::pin(async move {
+            let mut answer = answering.await?;
+            visit.mark(answer.headers_mut());
+            Ok(answer)
+        }))
     }
 }
 

@@ -77,6 +77,12 @@ async fn provoke(reason: ErrorReason) -> Option<(Value, Status)> {
             Web::at(server.addr()).get("/v1/users/alice").await.problem(),
             get_user(&server, &[]).await,
         ),
+        R::UserMismatch => {
+            let another = Web::of(server.addr(), &alice).with("peerpost-user", "bob");
+            let token = ("authorization", format!("Bearer {}", alice.token));
+            let headers = [token, ("peerpost-user", "bob".to_owned())];
+            (another.get("/v1/users/alice").await.problem(), get_user(&server, &headers).await)
+        }
         R::TokenMalformed => with_headers(&server, "authorization", "Bearer x").await,
         R::TokenUnknown => {
             let token = format!("Bearer {}", Token::mint().reveal());

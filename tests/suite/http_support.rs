@@ -4,22 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use peerpost::testing::{Refusal, TestUser, within_patience};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
+use crate::web::Browser;
+
 /// A program, with a token or without.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Web {
-    addr: SocketAddr,
+    browser: Browser,
     headers: Vec<(&'static str, String)>,
-    client: Client<HttpConnector, Full<Bytes>>,
 }
 
 /// A whole answer.
@@ -32,8 +30,7 @@ pub(crate) struct Reply {
 
 impl Web {
     pub(crate) fn at(addr: SocketAddr) -> Self {
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { addr, headers: Vec::new(), client }
+        Self { browser: Browser::http1(addr), headers: Vec::new() }
     }
 
     /// With the token of this user.
@@ -74,16 +71,12 @@ impl Web {
         target: &str,
         content: Bytes,
     ) -> http::Response<Incoming> {
-        let uri = format!("http://{}{target}", self.addr);
-        let mut request = Request::builder().method(method).uri(uri);
-        if !self.headers.iter().any(|(name, _)| *name == "content-type") && !content.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        let mut headers: Vec<_> =
+            self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        if !content.is_empty() && headers.iter().all(|(name, _)| *name != "content-type") {
+            headers.push(("content-type", "application/json"));
         }
-        for (name, value) in &self.headers {
-            request = request.header(*name, value);
-        }
-        let request = request.body(Full::new(content)).expect("a request");
-        within_patience("the answer", self.client.request(request)).await.expect("it is answered")
+        self.browser.fetch(method, target, &headers, content).await
     }
 
     /// The events of a mailbox.
