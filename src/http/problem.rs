@@ -119,6 +119,12 @@ impl Problem {
         &self.0.detail
     }
 
+    /// The user who is not there, if that is the problem.
+    pub(super) fn unknown_user(&self) -> Option<&str> {
+        let is_unknown = self.0.reason == ErrorReason::UserNotFound.as_reason();
+        self.0.metadata.get("username").filter(|_| is_unknown).map(String::as_str)
+    }
+
     /// The problem as JSON.
     pub(super) fn to_json(&self) -> Value {
         let mut members = Map::new();

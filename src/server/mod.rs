@@ -296,7 +296,7 @@ fn services(
         .add_service(UntilDrain::new(reflection().build_v1()?, drain.clone()))
         .add_service(UntilDrain::new(reflection().build_v1alpha()?, drain.clone()));
     let messaging = Edge::new(messaging, authenticator, options.body_bytes_max);
-    let plain = Gateway::new(messaging.clone(), options.body_bytes_max);
+    let plain = Gateway::new(messaging.clone(), options.body_bytes_max, options.open);
     let gate = Gate::new(Rules {
         allowed: options.allow_origins.clone(),
         is_open: options.open,

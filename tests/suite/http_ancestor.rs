@@ -194,6 +194,39 @@ async fn a_mailbox_that_cannot_be_read_whole_is_an_error() {
     assert!(answer.json(500)["error"].is_string());
 }
 
+/// Its calls in the order in which its page shows them: only one of the two is ever registered.
+#[tokio::test]
+async fn an_open_server_does_what_the_ancestor_did() {
+    let server = TestServer::start_with(|options| options.open = true).await;
+    let web = Web::at(server.addr());
+    let nobody_yet = web.get("/get_messages?to_user=Bob").await.json(200);
+    assert_eq!(nobody_yet, json!({"messages": []}));
+    let register = json!({"username": "Alice", "ip_address": "10.1.1.1"});
+    for _again in 0..2 {
+        assert!(web.post("/register", &register).await.json(200)["message"].is_string());
+    }
+    let send = json!({"from_user": "Alice", "to_user": "Bob", "message": "Hello, Bob!"});
+    assert!(web.post("/send_message", &send).await.json(201)["message"].is_string());
+    let received = web.get("/get_messages?to_user=Bob").await.json(200);
+    assert_eq!(
+        received["messages"][0].as_array().expect("a row")[..3],
+        [json!(1), json!("Alice"), json!("Hello, Bob!")]
+    );
+    assert_eq!(received["messages"].as_array().map(Vec::len), Some(1));
+    // Registered at last, with what came before.
+    let register = json!({"username": "Bob", "ip_address": "10.1.1.2"});
+    web.post("/register", &register).await.json(200);
+    assert_eq!(web.get("/get_messages?to_user=Bob").await.json(200), received);
+    let strangers = json!({"from_user": "Carol", "to_user": "Dave", "message": "x"});
+    web.post("/send_message", &strangers).await.json(201);
+    assert_eq!(web.get("/get_messages?to_user=Dave").await.json(200)["messages"][0][1], "Carol");
+    // Under /v1 a name that is not there is not made up.
+    let of_alice = Web::at(server.addr()).with("peerpost-user", "alice");
+    let problem = of_alice.post("/v1/messages", &json!({"to_user": "Eve", "text": "x"})).await;
+    assert_eq!(problem.problem()["reason"], "USER_NOT_FOUND");
+    assert_eq!(web.get("/v1/messages").await.problem()["reason"], "TOKEN_MISSING");
+}
+
 #[tokio::test]
 async fn says_what_it_is() {
     let server = TestServer::start().await;
