@@ -313,3 +313,39 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | Kind::Interrupted
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// HTTP/1.1 would copy answers to a buffer of its own, where nobody counts them.
+    #[tokio::test]
+    async fn an_answer_over_http1_counts_until_the_socket_has_taken_it() {
+        const ANSWER_BYTES: usize = 1024 * 1024;
+        const SOCKET_BYTES: usize = 4096;
+        let holdings = Holdings::new(usize::MAX);
+        let services = tower::service_fn(|_: Request<RequestBody<Incoming>>| async {
+            Ok::<_, Infallible>(Response::new(Body::new("x".repeat(ANSWER_BYTES))))
+        });
+        let share = holdings.share(CancellationToken::new());
+        let seen = Seen { services, address: SeenAddress(Ipv4Addr::LOCALHOST.into()), share };
+        let (mut client, server) = tokio::io::duplex(SOCKET_BYTES);
+        let connection = http1().serve_connection(TokioIo::new(server), seen);
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("taken");
+        let mut answer = vec![0];
+        let reads = async {
+            client.read_exact(&mut answer).await.expect("an answer begins");
+            let held_bytes = holdings.held_bytes();
+            assert!(held_bytes > ANSWER_BYTES - 2 * SOCKET_BYTES, "{held_bytes}");
+            client.read_to_end(&mut answer).await.expect("the answer goes on");
+        };
+        let (outcome, ()) = tokio::join!(connection, reads);
+        outcome.expect("served");
+        assert!(answer.ends_with(&vec![b'x'; ANSWER_BYTES]));
+        assert_eq!(holdings.held_bytes(), 0);
+    }
+}

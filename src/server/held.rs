@@ -74,6 +74,11 @@ impl Holdings {
         share
     }
 
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+
     fn connections(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -359,9 +364,9 @@ mod tests {
         held.grow(70);
         let mut piece = Piece { bytes: Bytes::from_static(&[0; 70]), held };
         piece.advance(30);
-        assert_eq!(holdings.held_bytes.load(Ordering::Relaxed), 40);
+        assert_eq!(holdings.held_bytes(), 40);
         drop(piece);
-        assert_eq!(holdings.held_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(holdings.held_bytes(), 0);
         drop(share);
         assert!(holdings.connections().shares.is_empty());
     }
@@ -383,7 +388,7 @@ mod tests {
             for bytes in all.chunks(size) {
                 request.count(bytes);
                 received += bytes.len();
-                assert_eq!(holdings.held_bytes.load(Ordering::Relaxed), held[received - 1]);
+                assert_eq!(holdings.held_bytes(), held[received - 1]);
             }
         }
     }
@@ -394,8 +399,8 @@ mod tests {
         let mut request = share(&holdings).0.request(()).without_messages();
         request.count(&[0; 5]);
         request.count(&[0; 70]);
-        assert_eq!(holdings.held_bytes.load(Ordering::Relaxed), 75);
+        assert_eq!(holdings.held_bytes(), 75);
         drop(request);
-        assert_eq!(holdings.held_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(holdings.held_bytes(), 0);
     }
 }
