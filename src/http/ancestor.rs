@@ -32,9 +32,10 @@ type Answered = Result<Response<Body>, Problem>;
 
 /// `POST /register`. A name that is new gets its token, which this app has and the ancestor had not.
 pub(super) async fn register<S: Inner>(gateway: Gateway<S>, request: Request<Body>) -> Answered {
-    let (caller, object) = json_object(request, gateway.body_bytes_max).await?;
-    let [username, ip_address] = required(&object, ["username", "ip_address"])?;
-    let request = RegisterRequest { username: username.into(), ip_address: ip_address.into() };
+    let names = ["username", "ip_address"];
+    let (caller, texts) = texts(request, gateway.body_bytes_max, names).await?;
+    let [username, ip_address] = texts;
+    let request = RegisterRequest { username, ip_address };
     let answer = unary(&gateway, "Register", caller, &request).await?;
     let token = RegisterResponse::decode(&*answer).map_err(|error| undecodable(&error))?.token;
     let said = match token.as_str() {
@@ -47,16 +48,16 @@ pub(super) async fn register<S: Inner>(gateway: Gateway<S>, request: Request<Bod
 /// `POST /send_message`.
 pub(super) async fn send<S: Inner>(gateway: Gateway<S>, request: Request<Body>) -> Answered {
     let request_id = v1::idempotency_key(request.headers())?.unwrap_or_default();
-    let (caller, object) = json_object(request, gateway.body_bytes_max).await?;
-    let [from_user, to_user, text] = required(&object, ["from_user", "to_user", "message"])?;
-    let missing = [("from_user", from_user), ("to_user", to_user), ("message", text)];
-    if let Some((name, _)) = missing.iter().find(|(_, text)| text.is_empty()) {
+    let names = ["from_user", "to_user", "message"];
+    let (caller, texts) = texts(request, gateway.body_bytes_max, names).await?;
+    if let Some((name, _)) = names.iter().zip(&texts).find(|(_, text)| text.is_empty()) {
         return Err(bad_request(format!("{name} is missing")));
     }
-    let caller = caller.named(user("from_user", from_user)?);
+    let [from_user, to_user, text] = texts;
+    let caller = caller.named(user("from_user", &from_user)?);
     let request = SendMessageRequest {
-        to_user: to_user.into(),
-        body: Some(send_message_request::Body::Text(text.into())),
+        to_user,
+        body: Some(send_message_request::Body::Text(text)),
         request_id,
         ..Default::default()
     };
@@ -191,12 +192,13 @@ async fn unary<S: Inner>(
     call::unary(gateway.inner.clone(), rpc, caller, async { Ok(message) }).await
 }
 
-/// The object that a request carries, and who sent it. The names in it say for whom the call is made,
-/// so it is read first, under the deadline that every call has.
-async fn json_object(
+/// What a request says under these names, and who sent it. That says for whom the call is made, so it is
+/// read first, under the deadline that every call has.
+async fn texts<const N: usize>(
     request: Request<Body>,
     body_bytes_max: usize,
-) -> Result<(Caller, Map<String, Value>), Problem> {
+    names: [&str; N],
+) -> Result<(Caller, [String; N]), Problem> {
     let (parts, body) = request.into_parts();
     request_body::check_type(&parts.headers)?;
     let reading = request_body::whole(body, request_body::send_bytes_max(body_bytes_max));
@@ -213,20 +215,20 @@ async fn json_object(
         }
     };
     match serde_json::from_slice(&content) {
-        Ok(Value::Object(object)) => Ok((Caller::of(&parts), object)),
+        Ok(Value::Object(object)) => Ok((Caller::of(&parts), required(object, names)?)),
         Ok(_) => Err(bad_request("the request is not a JSON object")),
         Err(error) => Err(bad_request(format!("the request is not JSON: {error}"))),
     }
 }
 
 /// The members of these names, all of them texts.
-fn required<'a, const N: usize>(
-    object: &'a Map<String, Value>,
+fn required<const N: usize>(
+    mut object: Map<String, Value>,
     names: [&str; N],
-) -> Result<[&'a str; N], Problem> {
-    let mut texts = [""; N];
+) -> Result<[String; N], Problem> {
+    let mut texts = [const { String::new() }; N];
     for (text, name) in texts.iter_mut().zip(names) {
-        *text = match object.get(name) {
+        *text = match object.remove(name) {
             Some(Value::String(value)) => value,
             None | Some(Value::Null) => return Err(bad_request(format!("{name} is missing"))),
             Some(_) => return Err(bad_request(format!("{name} is not a text"))),
@@ -310,10 +312,11 @@ mod tests {
 
     #[test]
     fn says_what_is_missing() {
-        let object = Map::from_iter([("a".to_owned(), json!("x")), ("b".to_owned(), json!(1))]);
-        assert_eq!(required(&object, ["a"]).expect("there"), ["x"]);
-        assert_eq!(required(&object, ["a", "c"]).expect_err("missing").detail(), "c is missing");
-        assert_eq!(required(&object, ["b"]).expect_err("a number").detail(), "b is not a text");
+        let object = || Map::from_iter([("a".to_owned(), json!("x")), ("b".to_owned(), json!(1))]);
+        assert_eq!(required(object(), ["a"]).expect("there"), ["x"]);
+        let refused = |names| required(object(), names).expect_err("refused").detail().to_owned();
+        assert_eq!(refused(["a", "c"]), "c is missing");
+        assert_eq!(refused(["a", "b"]), "b is not a text");
         assert!(user("to_user", "no such name").is_err());
     }
 }
