@@ -169,13 +169,13 @@ impl Problem {
 
     /// The answer under `/v1`.
     pub(super) fn into_response(self) -> Response<Body> {
-        let json = self.to_json().to_string();
+        let json = format!("{}\n", self.to_json());
         self.answer("application/problem+json", json)
     }
 
     /// The answer as the ancestor's clients know it: `{"error": "text"}`.
     pub(super) fn into_ancestor_response(self) -> Response<Body> {
-        let json = json!({"error": self.0.detail}).to_string();
+        let json = format!("{}\n", json!({"error": self.0.detail}));
         self.answer(answer::JSON, json)
     }
 

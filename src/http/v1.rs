@@ -46,7 +46,10 @@ pub(super) async fn call<S: Inner>(
         Ok(message.encode_to_vec())
     };
     let bytes: Bytes = call::unary(gateway.inner, rpc, caller, message).await?;
-    Ok(answer::with(StatusCode::OK, answer::JSON, json::shown(&output, &bytes)?))
+    let mut json = json::shown(&output, &bytes)?;
+    // For those who read it in a terminal.
+    json.push(b'\n');
+    Ok(answer::with(StatusCode::OK, answer::JSON, json))
 }
 
 /// A request from its path and its query, which has no parameters where there is content.

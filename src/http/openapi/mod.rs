@@ -14,6 +14,9 @@ use super::problem::Problem;
 use super::routes::{Does, ROUTES, Route, Verb};
 use super::{answer, json};
 
+const IDEMPOTENCY_KEY: &str =
+    "As requestId of SendMessageRequest; when both are given, they are equal.";
+
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
 /// The document.
@@ -97,7 +100,12 @@ fn operation(route: Route, schemas: &mut Map<String, Value>) -> Value {
             operation["security"] = json!([{}, {"token": []}]);
             operation
         }
-        Does::Send => ancestor_post("sendMessage", "201", &["from_user", "to_user", "message"]),
+        Does::Send => {
+            let members = ["from_user", "to_user", "message"];
+            let mut operation = ancestor_post("sendMessage", "201", &members);
+            operation["parameters"] = json!([header("Idempotency-Key", IDEMPOTENCY_KEY)]);
+            operation
+        }
         Does::Read => ancestor_read(),
         Does::Call(rpc) => call(route, &json::rpc(rpc), schemas),
         Does::Events => events(schemas),
@@ -122,10 +130,7 @@ fn call(route: Route, rpc: &MethodDescriptor, schemas: &mut Map<String, Value>) 
         operation["security"] = json!([{}, {"token": []}]);
     }
     if rpc.name() == "SendMessage" {
-        operation["parameters"] = json!([header(
-            "Idempotency-Key",
-            "The same as requestId; when both are given, they are equal.",
-        )]);
+        operation["parameters"] = json!([header("Idempotency-Key", IDEMPOTENCY_KEY)]);
     }
     operation
 }
@@ -330,6 +335,19 @@ mod tests {
             .collect();
         let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
         assert_eq!((ids.len(), distinct.len()), (ROUTES.len(), ROUTES.len()));
+    }
+
+    /// The page that people read.
+    #[test]
+    fn every_route_and_every_reason_is_on_the_page() {
+        let page = include_str!("../../../docs/HTTP.md");
+        for route in ROUTES {
+            let verb = if route.verb == Verb::Get { "GET" } else { "POST" };
+            assert!(page.contains(&format!("| `{verb} {}", route.path)), "{route:?}");
+        }
+        for reason in (1..1_000).filter_map(|n| ErrorReason::try_from(n).ok()) {
+            assert!(page.contains(reason.as_reason()), "{reason:?}");
+        }
     }
 
     #[test]
