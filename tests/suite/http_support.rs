@@ -185,16 +185,19 @@ impl Events {
         }
     }
 
-    /// The next message; what else comes before it is passed over.
+    /// The next message; what else comes before it is passed over, heartbeats without an end excepted.
     pub(crate) async fn next_message(&mut self) -> Event {
-        loop {
-            let event = self.next().await.expect("the stream goes on");
-            match event.name.as_str() {
-                "message" => return event,
-                "error" => panic!("{event:?}"),
-                _ => {}
+        let next = async {
+            loop {
+                let event = self.next().await.expect("the stream goes on");
+                match event.name.as_str() {
+                    "message" => return event,
+                    "error" => panic!("{event:?}"),
+                    _ => {}
+                }
             }
-        }
+        };
+        within_patience("a message", next).await
     }
 
     /// The next `count` messages.
