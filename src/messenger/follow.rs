@@ -156,8 +156,9 @@ impl Messenger {
             follower,
             received_only: request.received_only,
             heartbeat_interval: request.heartbeat_interval,
-            next_heartbeat: Instant::now() + request.heartbeat_interval,
-            has_delivered: false,
+            next_heartbeat: Instant::now(),
+            // So that it is set at the first wait.
+            has_delivered: true,
             delivered,
             phase: Phase::Starting(state.range),
             caught_up: false,

@@ -61,12 +61,36 @@ pub(super) fn open_reader(database: &Path) -> Result<SqliteConnection, OpenError
     open(database, READER_PRAGMAS)
 }
 
+/// Opens a connection that leaves the file and its log as they are, even when it is the last to close.
+pub(super) fn open_untouched(database: &Path) -> Result<SqliteConnection, OpenError> {
+    connect(database, &untouched_uri(database)?, READER_PRAGMAS)
+}
+
+/// The same for `VACUUM INTO`, which writes to another file.
+pub(super) fn open_for_copy(database: &Path) -> Result<SqliteConnection, OpenError> {
+    connect(database, &untouched_uri(database)?, "")
+}
+
+fn untouched_uri(database: &Path) -> Result<String, OpenError> {
+    let path = utf8(database)?;
+    // What would end the path of a URI, or stand for another character (sqlite.org/uri.html).
+    let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    Ok(format!("file:{path}?mode=ro"))
+}
+
 fn open(database: &Path, pragmas: &str) -> Result<SqliteConnection, OpenError> {
-    let path = database.to_str().ok_or_else(|| OpenError::Folder {
+    connect(database, utf8(database)?, pragmas)
+}
+
+fn utf8(database: &Path) -> Result<&str, OpenError> {
+    database.to_str().ok_or_else(|| OpenError::Folder {
         path: database.to_owned(),
         source: std::io::Error::other("the path is not UTF-8"),
-    })?;
-    let mut connection = SqliteConnection::establish(path)
+    })
+}
+
+fn connect(database: &Path, name: &str, pragmas: &str) -> Result<SqliteConnection, OpenError> {
+    let mut connection = SqliteConnection::establish(name)
         .map_err(|source| OpenError::Connect { path: database.to_owned(), source })?;
     connection.batch_execute(COMMON_PRAGMAS).map_err(failed(database))?;
     connection.batch_execute(pragmas).map_err(failed(database))?;
@@ -94,8 +118,18 @@ pub(super) fn migrate(
     connection: &mut SqliteConnection,
     database: &Path,
 ) -> Result<Epoch, OpenError> {
-    let migration_failed =
-        |error: Box<dyn std::error::Error + Send + Sync>| OpenError::Migration(error.to_string());
+    refuse_newer(connection)?;
+    connection.run_pending_migrations(MIGRATIONS).map_err(migration_failed)?;
+    epoch(connection).map_err(failed(database))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+fn migration_failed(error: Box<dyn std::error::Error + Send + Sync>) -> OpenError {
+    OpenError::Migration(error.to_string())
+}
+
+/// Refuses a database of a newer version.
+pub(super) fn refuse_newer(connection: &mut SqliteConnection) -> Result<(), OpenError> {
     let known: Vec<String> =
         diesel::migration::MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS)
             .map_err(migration_failed)?
@@ -108,8 +142,7 @@ pub(super) fn migrate(
             return Err(OpenError::Newer { migration });
         }
     }
-    connection.run_pending_migrations(MIGRATIONS).map_err(migration_failed)?;
-    epoch(connection).map_err(failed(database))
+    Ok(())
 }
 
 /// The database's epoch; minted at the first call.

@@ -141,15 +141,15 @@ pub(super) fn by_token(
         .first::<(i64, String, Option<i64>)>(connection)
         .optional()?;
     let Some((id, name, stored)) = row else { return Ok(None) };
-    if stored.is_some_and(|stored| stored != token_checksum(token, id)) {
+    if stored.is_some_and(|stored| stored != token_checksum(token.as_bytes(), id)) {
         return Err(DieselError::DeserializationError("tokens.user_id is another user's".into()));
     }
     user((id, name)).map(Some)
 }
 
 /// This layout is part of the file format.
-fn token_checksum(token: &TokenHash, user_id: i64) -> i64 {
-    xxh3_64_with_seed(token.as_bytes(), user_id.cast_unsigned()).cast_signed()
+pub(super) fn token_checksum(hash: &[u8], user_id: i64) -> i64 {
+    xxh3_64_with_seed(hash, user_id.cast_unsigned()).cast_signed()
 }
 
 /// What is known of the user of this name.
@@ -224,7 +224,7 @@ pub(super) fn insert(
             tokens::hash.eq(token.as_bytes()),
             tokens::user_id.eq(id),
             tokens::create_time_us.eq(now.as_micros()),
-            tokens::checksum.eq(token_checksum(token, id)),
+            tokens::checksum.eq(token_checksum(token.as_bytes(), id)),
         ))
         .execute(connection)?;
     Ok(Profile {

@@ -13,7 +13,7 @@ const LOG_FILE: &str = "peerpost.db-wal";
 
 /// Only the server's own user reads what is in the folder.
 const FOLDER_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// What others may do with a folder.
 const OTHERS_MODE: u32 = 0o077;
@@ -60,10 +60,32 @@ impl DataFolder {
         Ok(Self { path, _lock: lock })
     }
 
+    /// Locks a folder that is there.
+    pub(super) fn open_existing(path: &Path) -> Result<Self, OpenError> {
+        match fs::metadata(path) {
+            Ok(_) => Self::open(path),
+            Err(source) => Err(OpenError::Folder { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Where the database stands.
+    pub(super) fn database_path(&self) -> PathBuf {
+        self.path.join(DATABASE_FILE)
+    }
+
+    /// The database file, which must be there.
+    pub(super) fn existing_database(&self) -> Result<PathBuf, OpenError> {
+        let path = self.database_path();
+        match fs::metadata(&path) {
+            Ok(_) => Ok(path),
+            Err(source) => Err(OpenError::Folder { path, source }),
+        }
+    }
+
     /// The database file. A new one is created here, empty, which SQLite takes for a new database:
     /// its log and index files then get the same mode.
     pub(super) fn database(&self) -> Result<PathBuf, OpenError> {
-        let path = self.path.join(DATABASE_FILE);
+        let path = self.database_path();
         OpenOptions::new()
             .append(true)
             .create(true)
@@ -92,6 +114,12 @@ impl DataFolder {
             .and_then(|folder| folder.sync_all())
             .map_err(|source| OpenError::Folder { path: self.path.clone(), source })
     }
+}
+
+/// Makes the name of a file durable in the folder that it stands in.
+pub(super) fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Creates the folder and those above it that are not there. Each name is made durable in the folder

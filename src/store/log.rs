@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::directory::Directory;
 use super::error::unless_damaged;
-use super::index::{Index, Placement};
+use super::index::{Entry, Index, Placement, RequestKey, RequestKeys};
 use super::inserts::NewLogRow;
 use super::schema::message_log;
 use crate::domain::{
@@ -139,6 +139,12 @@ pub(super) fn last_position(connection: &mut SqliteConnection) -> QueryResult<i6
     Ok(last.unwrap_or(0))
 }
 
+/// How many rows there are.
+pub(super) fn rows(connection: &mut SqliteConnection) -> QueryResult<u64> {
+    let count: i64 = message_log::table.count().get_result(connection)?;
+    Ok(count.unsigned_abs())
+}
+
 /// The places that the log's last rows give their messages, the last row first; an item for a row
 /// that cannot be read is an error.
 pub(super) fn newest_places(
@@ -249,6 +255,24 @@ impl LogRow {
         let sent = (UserId(self.sender_id), self.sender_sequence);
         let received = (UserId(self.receiver_id), self.receiver_sequence);
         Places::new(self.position, sent, received)
+    }
+
+    /// The entry that it makes in each mailbox that its message enters.
+    pub(super) fn mailbox_entries(&self) -> impl Iterator<Item = (UserId, Entry)> + use<> {
+        let placement = Placement {
+            sender: UserId(self.sender_id),
+            sender_sequence: self.sender_sequence,
+            receiver: UserId(self.receiver_id),
+            receiver_sequence: self.receiver_sequence,
+            request_key: None,
+        };
+        placement.entries(self.position)
+    }
+
+    /// The key of the sender's request id, if there is one that can be read.
+    pub(super) fn request_key(&self, keys: &RequestKeys) -> Option<RequestKey> {
+        let request_id = RequestId::parse(self.request_id.clone()?).ok()??;
+        Some(keys.key(UserId(self.sender_id), &request_id))
     }
 
     /// The bytes of the body.

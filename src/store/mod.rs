@@ -4,6 +4,8 @@
 //! that knows diesel.
 
 mod admission;
+mod backup;
+mod check;
 mod connection;
 mod consistency;
 mod directory;
@@ -40,6 +42,8 @@ use crate::domain::{
     UserId, Username, UsernamePrefix,
 };
 
+pub use self::backup::{BackupError, BackupSummary, restore};
+pub use self::check::{CheckReport, FINDINGS_MAX, Finding, check, check_file};
 pub use self::error::{BeyondMailbox, IndexDamage, OpenError, StoreError};
 pub use self::index::PageStart;
 #[cfg(feature = "testing")]
@@ -129,6 +133,7 @@ struct Inner {
     index: Index,
     epoch: Epoch,
     healthy: watch::Receiver<bool>,
+    database: PathBuf,
 }
 
 /// The open store's thread and its hold on the folder; [`StoreGuard::close`] ends both.
@@ -185,7 +190,7 @@ pub fn open(
         RequestKeysReader::start(&database, index.clone(), options.request_keys_delay)?;
     let thread = Writer::new(
         commands,
-        (database, connection),
+        (database.clone(), connection),
         index_writer,
         directory.clone(),
         listener,
@@ -196,8 +201,16 @@ pub fn open(
         .spawn(move || thread.run())
         .map_err(OpenError::Thread)?;
 
-    let store =
-        Store(Arc::new(Inner { writes, readers, token_readers, directory, index, epoch, healthy }));
+    let store = Store(Arc::new(Inner {
+        writes,
+        readers,
+        token_readers,
+        directory,
+        index,
+        epoch,
+        healthy,
+        database,
+    }));
     Ok((store.clone(), StoreGuard { store, thread, request_keys, folder }))
 }
 
@@ -274,6 +287,17 @@ impl Store {
     pub fn mark_seen(&self, user: UserId, at: Timestamp, until_stored: impl Send + 'static) {
         // Nobody waits for the answer.
         let _ = self.0.writes.try_submit(MarkSeen { user, at, _until_stored: until_stored });
+    }
+
+    /// Writes a copy of everything that is stored at this moment to the new file `target`, on this
+    /// machine; sends and reads go on meanwhile.
+    ///
+    /// # Errors
+    /// [`BackupError`]; no file is left behind then.
+    pub async fn back_up(&self, target: PathBuf) -> Result<BackupSummary, BackupError> {
+        let database = self.0.database.clone();
+        let copying = tokio::task::spawn_blocking(move || backup::back_up(&database, &target));
+        copying.await.unwrap_or(Err(BackupError::Ended))
     }
 
     /// The user of this name, if the store remembers them.

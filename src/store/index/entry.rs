@@ -62,7 +62,10 @@ impl Placement {
     }
 
     /// The entry in each mailbox that the message enters: two, or one for a note to self.
-    pub(super) fn entries(&self, position: i64) -> impl Iterator<Item = (UserId, Entry)> + use<> {
+    pub(in crate::store) fn entries(
+        &self,
+        position: i64,
+    ) -> impl Iterator<Item = (UserId, Entry)> + use<> {
         let entry = |sequence, received, peer| Entry { sequence, position, received, peer };
         let received = (self.receiver, entry(self.receiver_sequence, true, self.sender));
         let sent = (self.sender, entry(self.sender_sequence, false, self.receiver));

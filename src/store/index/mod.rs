@@ -9,6 +9,7 @@
 //! so what is read is the state at the moment of the view, whole.
 
 mod entry;
+pub(in crate::store) mod examined;
 mod filter;
 mod merge;
 mod packed;
@@ -24,9 +25,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use diesel::prelude::*;
 use tracing::error;
 
-pub(super) use self::entry::RequestKey;
-use self::entry::RequestKeys;
 pub(super) use self::entry::{Entry, Filter, Placement};
+pub(super) use self::entry::{RequestKey, RequestKeys};
 use self::filter::RequestFilter;
 use self::tail::{Tail, View};
 pub(super) use self::writer::{IndexWriter, LoadError};

@@ -51,13 +51,14 @@ pub(super) fn state(connection: &mut SqliteConnection) -> QueryResult<(Marks, Re
     Ok((marks, RequestKeys::new(salt)))
 }
 
-struct StoredState {
-    marks: Marks,
-    salt: [u8; SALT_BYTES],
+pub(super) struct StoredState {
+    pub(super) marks: Marks,
+    pub(super) salt: [u8; SALT_BYTES],
     checksum: Option<i64>,
 }
 
-fn stored_state(connection: &mut SqliteConnection) -> QueryResult<Option<StoredState>> {
+/// The state, if there is one. One that is not what was written is an error.
+pub(super) fn stored_state(connection: &mut SqliteConnection) -> QueryResult<Option<StoredState>> {
     let row = index_state::table
         .select((
             index_state::merged_through,

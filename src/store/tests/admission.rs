@@ -46,6 +46,27 @@ async fn a_full_write_queue_refuses_and_keeps_what_it_took() {
 }
 
 #[tokio::test]
+async fn a_body_takes_its_size_in_the_queue() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let scene = Scene::open_with(folder, |options| {
+        options.write_queue_bytes = 32 * 1024;
+        options.admission_wait = WAIT;
+    });
+    let scene = scene.expect("opens");
+    let alice = scene.user("alice").await;
+    let mut lock = connect(&scene.folder);
+    lock.batch_execute("BEGIN IMMEDIATE").expect("nobody else writes");
+    let large = || draft(&alice, &alice, &"m".repeat(20 * 1024));
+    let accepted = scene.store.append(large()).await.expect("a place");
+    let refused = scene.store.append(large()).await.err();
+    assert!(matches!(refused, Some(StoreError::WriteQueueFull { .. })), "{refused:?}");
+    let small = scene.store.append(draft(&alice, &alice, "1")).await.expect("there is room for it");
+    drop(lock);
+    accepted.committed().await.expect("stored");
+    small.committed().await.expect("stored");
+}
+
+#[tokio::test]
 async fn one_that_waits_for_a_place_is_admitted_when_there_is_one() {
     let (scene, alice, lock) = stalled_scene(Duration::from_hours(1)).await;
     let mut accepted = Vec::new();

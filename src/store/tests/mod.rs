@@ -2,7 +2,10 @@
 
 mod admission;
 mod answers;
+mod backups;
+mod checking;
 mod damage;
+mod groups;
 mod merging;
 mod opening;
 
@@ -120,7 +123,7 @@ fn connect(folder: &TempDir) -> SqliteConnection {
 }
 
 fn draft(sender: &User, receiver: &User, text: &str) -> Draft {
-    let body = Body::text(text.to_owned(), 1024).expect("a body");
+    let body = Body::text(text.to_owned(), usize::MAX).expect("a body");
     let content = Content { body, content_type: ContentType::default() };
     Draft { sender: sender.clone(), receiver: receiver.clone().into(), content, request_id: None }
 }
@@ -185,6 +188,20 @@ async fn a_conversation_is_read_by_direction() {
         assert_eq!(scene.sequences(query).await, (both, false));
         assert_eq!(scene.sequences(received(query)).await, (theirs, false));
     }
+}
+
+#[tokio::test]
+async fn a_request_id_stands_for_one_receiver_and_one_content() {
+    let scene = Scene::new();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    let first = scene.append(keyed(draft(&alice, &bob, "1"), "id")).await.expect("stored");
+    let again = scene.append(keyed(draft(&alice, &bob, "1"), "id")).await.expect("the first one");
+    assert_eq!(again.id, first.id);
+    for other in [draft(&alice, &alice, "1"), draft(&alice, &bob, "2")] {
+        let refused = scene.append(keyed(other, "id")).await.err();
+        assert!(matches!(refused, Some(StoreError::RequestIdReused(_))), "{refused:?}");
+    }
+    assert_eq!(scene.sequences(after(&alice, 0)).await.0, [1]);
 }
 
 #[tokio::test]

@@ -1,0 +1,79 @@
+//! The log: every row, in order.
+
+use diesel::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::index::State;
+use super::{CheckReport, Finding, Mailboxes, Sum, unless_unreadable};
+use crate::domain::UserId;
+use crate::store::log::{self, LogRow};
+
+/// Reads all rows. What those up to the index's mark stand for is summed up, for the indexes to be
+/// compared with: by mailbox, and in `requests`.
+pub(super) fn examine(
+    connection: &mut SqliteConnection,
+    state: Option<&State>,
+    mailboxes: &mut Mailboxes,
+    requests: &mut Sum,
+    report: &mut CheckReport,
+) -> QueryResult<()> {
+    let mut expected = 1;
+    for row in log::rows_between(connection, (1, i64::MAX), true)? {
+        // Without its position: the next one shows what is absent.
+        let Some(row) = unless_unreadable(row)? else { continue };
+        if row.position > expected {
+            report.add(Finding::RowsAbsent { first: expected, last: row.position - 1 });
+        }
+        expected = row.position + 1;
+        if !row.is_whole() {
+            report.add(Finding::Row { position: row.position });
+            continue;
+        }
+        report.messages += 1;
+        place(&row, state, mailboxes, report);
+        let merged = state.filter(|state| row.position <= state.merged_through);
+        if let Some(key) = merged.and_then(|state| row.request_key(&state.keys)) {
+            requests.add(hash(&[key.0, row.position]));
+        }
+    }
+    for (owner, mailbox) in mailboxes {
+        let acknowledged = mailbox.acknowledged_through;
+        if acknowledged > mailbox.last {
+            let (owner, last) = (*owner, mailbox.last);
+            report.add(Finding::AcknowledgedBeyond { owner, acknowledged, last });
+        }
+    }
+    Ok(())
+}
+
+/// Holds a row against the mailboxes that it enters.
+fn place(row: &LogRow, state: Option<&State>, mailboxes: &mut Mailboxes, report: &mut CheckReport) {
+    let position = row.position;
+    for entry in row.mailbox_entries() {
+        let (UserId(owner), entry) = entry;
+        report.entries += 1;
+        let Some(mailbox) = mailboxes.get_mut(&owner) else {
+            report.add(Finding::NoSuchUser { position, user: owner });
+            continue;
+        };
+        let (expected, found) = (mailbox.last + 1, entry.sequence);
+        if found != expected {
+            report.add(Finding::NotDense { owner, expected, found, position });
+        }
+        mailbox.last = mailbox.last.max(found);
+        if state.is_some_and(|state| position <= state.merged_through) {
+            mailbox.in_log.add(entry_hash(&entry));
+        }
+    }
+}
+
+/// Stands for an entry of a mailbox, in the log and in the index alike.
+pub(super) fn entry_hash(entry: &crate::store::index::Entry) -> u64 {
+    let received = i64::from(entry.received);
+    hash(&[entry.sequence, entry.position, received, entry.peer.0])
+}
+
+pub(super) fn hash(numbers: &[i64]) -> u64 {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    xxh3_64(&bytes)
+}

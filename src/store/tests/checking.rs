@@ -1,0 +1,195 @@
+//! The check: content with what the store writes, and exact about what is wrong.
+
+use super::*;
+
+/// Alice's three messages to bob with request ids, bob's note to himself, and one that is not merged.
+async fn conversation() -> TempDir {
+    let scene = Scene::merging();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    for text in ["1", "2", "3"] {
+        let mut draft = draft(&alice, &bob, text);
+        draft.request_id = RequestId::parse(format!("id-{text}")).expect("valid");
+        scene.append(draft).await.expect("stored");
+    }
+    scene.send(&bob, &bob, &["4"]).await;
+    scene.store.acknowledge(bob.id, Sequence::FIRST).await.expect("stored").expect("is there");
+    let zoe = scene.user("zoe").await;
+    scene.send(&zoe, &zoe, &["the only one that is not merged"]).await;
+    scene.close().await
+}
+
+fn findings(folder: &TempDir) -> Vec<String> {
+    let report = check(folder.path()).expect("can be read");
+    assert_eq!(report.findings_total, report.findings.len() as u64);
+    report.findings.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn what_the_store_wrote_is_whole_and_stays_as_it_is() {
+    let folder = conversation().await;
+    let files = || {
+        let mut files: Vec<_> = std::fs::read_dir(folder.path())
+            .expect("is there")
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| !path.to_string_lossy().ends_with(".lock"))
+            .map(|path| (path.clone(), std::fs::read(path).expect("can be read")))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    let report = check(folder.path()).expect("can be read");
+    assert_eq!(report.findings, []);
+    assert_eq!((report.users, report.messages, report.entries), (3, 5, 8));
+    let after = files();
+    assert_eq!(
+        before.iter().filter(|(path, _)| path.extension().is_some_and(|it| it == "db")).count(),
+        1
+    );
+    for (path, bytes) in &before {
+        let kept = after.iter().find(|(it, _)| it == path).map(|(_, bytes)| bytes);
+        assert!(
+            kept == Some(bytes) || path.to_string_lossy().ends_with("-shm"),
+            "{path:?} changed"
+        );
+    }
+}
+
+#[tokio::test]
+async fn it_says_exactly_what_is_wrong() {
+    for (damage, expected) in [
+        (
+            "UPDATE users SET name_key = 'bo' WHERE id = 2",
+            "user 2: the name and the one it is found by differ",
+        ),
+        ("UPDATE users SET name = 'b b' WHERE id = 2", "user 2: the name is none"),
+        ("UPDATE users SET ip_address = 'here' WHERE id = 2", "user 2: the address is none"),
+        (
+            "UPDATE users SET acknowledged_through = 9 WHERE id = 2",
+            "user 2 acknowledged 9 of a mailbox that ends at 4",
+        ),
+        (
+            "UPDATE tokens SET user_id = 1 WHERE user_id = 2",
+            "a token of user 1: its checksum does not hold",
+        ),
+        (
+            "UPDATE message_log SET body = x'41' WHERE position = 2",
+            "the log's row at position 2 is not what was written",
+        ),
+        (
+            "DELETE FROM message_log WHERE position IN (2, 3)",
+            "the log has no rows from position 2 to 3",
+        ),
+        ("DELETE FROM message_log WHERE position = 2", "the log has no row at position 2"),
+        (
+            "DELETE FROM mailbox_runs WHERE owner_id = 1 AND first_sequence = 2",
+            "the index of the mailbox of user 1 differs from the log at sequence 2",
+        ),
+        (
+            "DELETE FROM mailbox_runs WHERE owner_id = 1 AND first_sequence = 3",
+            "the index of the mailbox of user 1 differs from the log",
+        ),
+        (
+            "UPDATE mailbox_runs SET entries = x'0901' WHERE owner_id = 1 AND first_sequence = 2",
+            "the index of the mailbox of user 1 differs from the log at sequence 2",
+        ),
+        (
+            "UPDATE mailbox_runs SET entries = x'ff' WHERE owner_id = 1 AND first_sequence = 2",
+            "the index of the mailbox of user 1 differs from the log at sequence 2",
+        ),
+        (
+            "DELETE FROM request_keys WHERE position = 2",
+            "the index of the request ids differs from the log: 2 entries for 3",
+        ),
+        (
+            "UPDATE request_keys SET position = 1 WHERE position = 2",
+            "the index of the request ids differs from the log: 3 entries for 3",
+        ),
+        (
+            "UPDATE index_state SET merged_through = 9",
+            "the state of the indexes: it is not what was written",
+        ),
+        (
+            "DELETE FROM pending_entries WHERE first_position = 5",
+            "what a start reads back differs from the log from position 5 on; a start makes it again",
+        ),
+    ] {
+        let folder = conversation().await;
+        connect(&folder)
+            .batch_execute(&format!("PRAGMA foreign_keys = OFF; {damage}"))
+            .expect("executes");
+        let found = findings(&folder);
+        assert!(found.iter().any(|line| line == expected), "{damage}: {found:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_is_gone_and_a_mailbox_with_a_gap_are_found() {
+    let folder = conversation().await;
+    connect(&folder)
+        .batch_execute("PRAGMA foreign_keys = OFF; DELETE FROM users WHERE id = 1")
+        .expect("executes");
+    let found = findings(&folder);
+    for expected in [
+        "a token of user 1: there is no such user",
+        "the log's row at position 1 names user 1, who is not there",
+    ] {
+        assert!(found.iter().any(|line| line == expected), "{expected}: {found:#?}");
+    }
+
+    let folder = conversation().await;
+    connect(&folder).batch_execute("DELETE FROM message_log WHERE position = 2").expect("executes");
+    let found = findings(&folder);
+    let expected = "the mailbox of user 2 goes on with 3 instead of 2 (log position 3)";
+    assert!(found.iter().any(|line| line == expected), "{found:#?}");
+}
+
+#[tokio::test]
+async fn a_page_that_sqlite_cannot_read_is_found_and_the_rest_is_examined() {
+    let folder = conversation().await;
+    let root: i64 = {
+        #[derive(QueryableByName)]
+        struct Root {
+            #[diesel(sql_type = diesel::sql_types::BigInt)]
+            rootpage: i64,
+        }
+        diesel::sql_query("SELECT rootpage FROM sqlite_schema WHERE name = 'request_keys'")
+            .get_result::<Root>(&mut connect(&folder))
+            .expect("is there")
+            .rootpage
+    };
+    let path = folder.path().join("peerpost.db");
+    let mut bytes = std::fs::read(&path).expect("can be read");
+    let page = usize::try_from(root - 1).expect("positive") * 4096;
+    bytes[page..page + 8].fill(0xff);
+    std::fs::write(&path, bytes).expect("can be written");
+    let report = check(folder.path()).expect("can be read");
+    assert_eq!(report.messages, 5, "the log is examined all the same");
+    assert!(
+        report.findings.iter().any(|finding| matches!(finding, Finding::Sqlite(_))),
+        "{:#?}",
+        report.findings
+    );
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|it| matches!(it, Finding::Unreadable { part: "the indexes", .. })),
+        "{:#?}",
+        report.findings
+    );
+}
+
+#[tokio::test]
+async fn a_folder_in_use_and_one_without_a_database_are_refused() {
+    let scene = Scene::new();
+    let error = check(scene.folder.path()).expect_err("in use");
+    assert!(matches!(error, OpenError::InUse { .. }), "{error}");
+    scene.close().await;
+
+    let empty = tempfile::tempdir().expect("a temporary folder");
+    let error = check(empty.path()).expect_err("nothing there");
+    assert!(error.to_string().contains("peerpost.db"), "{error}");
+    let error = check(&empty.path().join("absent")).expect_err("nothing there");
+    assert!(matches!(error, OpenError::Folder { .. }), "{error}");
+}
