@@ -32,6 +32,7 @@ pub mod cli;
 pub mod client;
 pub mod domain;
 pub mod grpc;
+pub mod http;
 pub mod hub;
 pub mod messenger;
 pub mod proto;

@@ -122,22 +122,3 @@ pub(super) fn refusal(status: StatusCode, error: &str) -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }
-
-/// Plain HTTP where nothing is served over it.
-#[derive(Clone, Copy)]
-pub(super) struct NothingElse;
-
-impl Service<Request<Body>> for NothingElse {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _request: Request<Body>) -> Self::Future {
-        let error = "there is nothing here but gRPC and gRPC-Web";
-        std::future::ready(Ok(refusal(StatusCode::NOT_FOUND, error)))
-    }
-}

@@ -20,7 +20,7 @@ use super::front::refusal;
 /// What a page of another origin may use.
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
 const REQUEST_HEADERS: &str = "authorization, content-type, x-grpc-web, x-user-agent, grpc-timeout, \
-                               peerpost-user, last-event-id";
+                               peerpost-user, last-event-id, idempotency-key";
 
 /// What a page of another origin may see of an answer, beside what it always may.
 const ANSWER_HEADERS: &str = "grpc-status, grpc-message, grpc-status-details-bin, retry-after";

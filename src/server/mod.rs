@@ -26,7 +26,7 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 
 use self::connections::{Connections, Services};
-use self::front::{Front, NothingElse};
+use self::front::Front;
 pub use self::gate::{AllowedOrigin, OriginError};
 use self::gate::{Gate, Rules};
 pub use self::workers::workers_default;
@@ -34,6 +34,7 @@ use crate::auth::Authenticator;
 use crate::domain::Message;
 use crate::domain::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT};
 use crate::grpc::{Availability, Dispatch, Edge, Health, Messaging, UntilDrain};
+use crate::http::Gateway;
 use crate::hub::Hub;
 use crate::messenger::Messenger;
 use crate::proto;
@@ -151,7 +152,9 @@ pub struct Server {
     drain_deadline: Duration,
 }
 
-type Served = Front<Edge<MessagingServiceServer<Messaging>>, NothingElse>;
+type Edged = Edge<MessagingServiceServer<Messaging>>;
+
+type Served = Front<Edged, Gateway<Edged>>;
 
 /// What happens on commit: the hub is told.
 struct Announcer(Hub);
@@ -293,12 +296,13 @@ fn services(
         .add_service(UntilDrain::new(reflection().build_v1()?, drain.clone()))
         .add_service(UntilDrain::new(reflection().build_v1alpha()?, drain.clone()));
     let messaging = Edge::new(messaging, authenticator, options.body_bytes_max);
+    let plain = Gateway::new(messaging.clone(), options.body_bytes_max, options.open);
     let gate = Gate::new(Rules {
         allowed: options.allow_origins.clone(),
         is_open: options.open,
         is_loopback_only: options.open && !options.open_beyond_loopback,
     });
-    Ok(Front::new(Dispatch::new(messaging, others), NothingElse, gate))
+    Ok(Front::new(Dispatch::new(messaging, others), plain, gate))
 }
 
 impl Server {

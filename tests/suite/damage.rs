@@ -93,6 +93,12 @@ pub(crate) async fn read_a_damaged_message() -> Status {
     scene.bob.get(after(3)).await.expect_err("refused")
 }
 
+/// A server on which the fourth entry of this user's mailbox is damaged.
+pub(crate) async fn server_with_a_damaged_message() -> (TestServer, TestUser) {
+    let scene = damaged_scene(MARK).await;
+    (scene.server, scene.bob)
+}
+
 async fn damaged_scene(mark: &str) -> Scene {
     let mut server = TestServer::start().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);

@@ -126,8 +126,8 @@ async fn a_connection_is_kept_for_the_next_request() {
     line.send("GET /nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
     let answer = line.answer().await.expect("an answer");
     assert_eq!(answer.status, 404);
-    assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
-    assert!(answer.body.starts_with(b"{\"error\": \""));
+    assert!(answer.head.contains("content-type: application/problem+json"), "{}", answer.head);
+    assert!(answer.body.starts_with(b"{\"detail\":\""));
     assert!(line.answer().await.is_none(), "closed, as it was asked");
     assert_eq!(texts(&alice.mailbox().await), ["one", "two", "three"]);
 }

@@ -44,6 +44,11 @@ mod hostile_tokens;
 mod http1;
 #[cfg(target_os = "linux")]
 mod http2_abuse;
+mod http_ancestor;
+mod http_events;
+mod http_problems;
+mod http_support;
+mod http_v1;
 mod import_flask;
 mod injected;
 mod kill;

@@ -84,6 +84,13 @@ impl Scene {
     }
 }
 
+/// A server on which a copy with an epoch of its own was put back; bob, and the epoch before.
+pub(crate) async fn server_of_a_new_epoch() -> (TestServer, TestUser, String) {
+    let scene = Scene::restored(NEW_EPOCH).await;
+    let bob = scene.bob.at(scene.server.addr());
+    (scene.server, bob, scene.epoch)
+}
+
 /// Sends bob a text for each of these numbers, with a `request_id`.
 async fn send(alice: &TestUser, numbers: std::ops::Range<i64>) -> Vec<i64> {
     let requests = numbers.map(|i| with_id(text_to("bob", format!("m{i}")), &format!("r{i}")));
