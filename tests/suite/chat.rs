@@ -210,7 +210,7 @@ async fn history_is_scrolled_through_and_the_screen_changes_its_size() {
         terminal
             .shows("the newest and the line to type at, anew", |shown| {
                 shown.last().is_some_and(|row| row == ">")
-                    && shown.iter().any(|row| row.contains("message 300."))
+                    && shown.iter().any(|row| row.contains("300."))
             })
             .await;
     }
