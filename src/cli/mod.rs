@@ -62,9 +62,6 @@ const THREADS_STOP_DEADLINE: Duration = Duration::from_secs(1);
 #[derive(Debug, Parser)]
 #[command(name = "peerpost", version, about = ABOUT, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// When to use colours: on a terminal, unless `NO_COLOR` is set; always; never.
     #[arg(
         long,
@@ -75,6 +72,9 @@ struct Cli {
         hide_possible_values = true
     )]
     color: style::When,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 
     #[command(subcommand)]
     command: Command,
@@ -90,7 +90,7 @@ enum Command {
     Chat(chat::Args),
     /// Send a message.
     Send(send::Args),
-    /// Read the mailbox: the newest messages, or those after or before a sequence.
+    /// Read the mailbox: the newest messages, or those since a time, after or before a sequence.
     Inbox(inbox::Args),
     /// Follow the mailbox: print messages as they come, across restarts of the server.
     Follow(follow::Args),
@@ -132,13 +132,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
-    init_logging(match cli.command {
-        Command::Serve(_) | Command::BenchNoopServer(_) => "info",
-        // On its screen there is no place for a log.
-        Command::Chat(_) if std::io::stderr().is_terminal() => "off",
+    match cli.command {
+        Command::Serve(_) | Command::BenchNoopServer(_) => init_logging("info")?,
+        // A log would be written over its screen; `2> file` has it elsewhere.
+        Command::Chat(_) if std::io::stderr().is_terminal() => {}
         // The other commands say what matters themselves.
-        _ => "warn",
-    })?;
+        _ => init_logging("warn")?,
+    }
     if let Command::Bench(args) = &cli.command {
         // A runtime of its own kind. The environment's server is for messages: load is put only on
         // one that the command line names.
