@@ -17,6 +17,7 @@ const TOKENS_REMEMBERED_MAX: usize = 65_536;
 pub struct Authenticator {
     store: Store,
     owners: Arc<Cache<TokenHash, User>>,
+    is_open: bool,
 }
 
 /// Why a caller was not recognised, or a name not registered.
@@ -25,6 +26,12 @@ pub enum AuthError {
     /// The token is nobody's.
     #[error("the token is not one of this server's")]
     UnknownToken,
+    /// No user has the name under which somebody calls.
+    #[error("no user {0} is registered")]
+    NoSuchUser(Username),
+    /// The token is of another user than the one that the caller names.
+    #[error("the token is not the one of {0}")]
+    AnotherUser(Username),
     /// What the store said, among it that the name is taken.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -40,9 +47,20 @@ pub struct Registration {
 }
 
 impl Authenticator {
-    /// Recognises callers against this store.
+    /// Recognises callers against this store, by their tokens.
     pub fn new(store: Store) -> Self {
-        Self { store, owners: Arc::new(Cache::new(TOKENS_REMEMBERED_MAX)) }
+        Self { store, owners: Arc::new(Cache::new(TOKENS_REMEMBERED_MAX)), is_open: false }
+    }
+
+    /// Takes callers without a token for who they say they are, if `is_open`.
+    #[must_use]
+    pub fn open(self, is_open: bool) -> Self {
+        Self { is_open, ..self }
+    }
+
+    /// Whether callers need no token.
+    pub fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// The user to whom the token belongs, if that is known without asking the store.
@@ -64,7 +82,22 @@ impl Authenticator {
         Ok(user)
     }
 
-    /// Registers a name, or updates the address of the caller's own.
+    /// The user of this name, if that is known without asking the store.
+    pub fn remembered_by_name(&self, name: &Username) -> Option<User> {
+        self.store.remembered_user(name)
+    }
+
+    /// The user of this name.
+    ///
+    /// # Errors
+    /// [`AuthError::NoSuchUser`] when there is none.
+    pub async fn by_name(&self, name: &Username) -> Result<User, AuthError> {
+        let user = self.store.find_user(name).await?;
+        user.ok_or_else(|| AuthError::NoSuchUser(name.clone()))
+    }
+
+    /// Registers a name, or updates the address of the caller's own. Where it is open and nobody calls,
+    /// every name is the caller's own.
     ///
     /// # Errors
     /// [`StoreError::UsernameTaken`] when the name is not the caller's.
@@ -75,8 +108,14 @@ impl Authenticator {
         caller: Option<&User>,
     ) -> Result<Registration, AuthError> {
         let token = Token::mint();
-        let caller = caller.map(|user| user.id);
-        let registered = self.store.register(name, address, token.hash(), caller).await?;
+        let id = caller.map(|user| user.id);
+        let mut registered = self.store.register(name.clone(), address, token.hash(), id).await;
+        if let (Err(StoreError::UsernameTaken(_)), true, None) = (&registered, self.is_open, caller)
+        {
+            let owner = Some(self.by_name(&name).await?.id);
+            registered = self.store.register(name, address, token.hash(), owner).await;
+        }
+        let registered = registered?;
         Ok(Registration { profile: registered.profile, token: registered.is_new.then_some(token) })
     }
 }

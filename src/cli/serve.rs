@@ -10,13 +10,17 @@ use tokio_util::sync::CancellationToken;
 use super::output;
 use super::signals::StopSignals;
 use crate::domain::limits::BODY_BYTES_CEILING;
-use crate::server::{self, Options};
+use crate::server::{self, AllowedOrigin, Options};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   peerpost serve
   peerpost serve --listen 0.0.0.0:50051 --data-dir /var/lib/peerpost
+  peerpost serve --allow-origin https://chat.example.org
+  peerpost serve --open --listen 127.0.0.1:5000
+
+One port takes gRPC, gRPC-Web and plain HTTP, over HTTP/2 (without TLS) and HTTP/1.1.
 
 Ctrl-C or SIGTERM stops it cleanly: what was accepted is finished, and streams are told to connect
 again; a second one stops it at once. Once it accepts calls, it prints its address on stdout; it logs to stderr (PEERPOST_LOG).")]
@@ -50,6 +54,28 @@ pub(super) struct Args {
     /// The threads that serve connections [default: one for each core but one].
     #[arg(long, env = "PEERPOST_WORKERS", value_name = "N", value_parser = workers)]
     workers: Option<NonZero<usize>>,
+
+    /// An origin whose web pages may call the server, beside its own; * for all. Can be repeated.
+    #[arg(
+        long = "allow-origin",
+        env = "PEERPOST_ALLOW_ORIGINS",
+        value_name = "SCHEME://HOST[:PORT]",
+        value_delimiter = ','
+    )]
+    allow_origins: Vec<AllowedOrigin>,
+
+    /// Ask nobody for a token: callers are who they say they are. For a machine whose users trust each
+    /// other: whoever reaches the server can read every mailbox and send as anybody.
+    ///
+    /// A call says whose it is by the metadata (or header) `peerpost-user: NAME`. Refused unless it
+    /// listens on a loopback address.
+    #[arg(long)]
+    open: bool,
+
+    /// Let --open listen on any address: everybody on that network can read every mailbox, and web pages
+    /// can be made to.
+    #[arg(long, requires = "open")]
+    open_beyond_loopback: bool,
 
     /// The messages after which the indexes are merged [default: 131072]. For tests, which would wait
     /// long for a merge otherwise.
@@ -90,6 +116,9 @@ pub(super) fn workers(text: &str) -> Result<NonZero<usize>, String> {
 fn options(args: &Args) -> anyhow::Result<Options> {
     let mut options = Options::new(&args.data_dir);
     options.listen = args.listen;
+    options.allow_origins.clone_from(&args.allow_origins);
+    options.open = args.open;
+    options.open_beyond_loopback = args.open_beyond_loopback;
     if let Some(bytes) = args.body_bytes_max {
         options.body_bytes_max = usize::try_from(bytes)?;
     }

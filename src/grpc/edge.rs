@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, HeaderName, Request, Response};
 use tokio::time::{Instant, timeout_at};
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -16,17 +16,15 @@ use tower::Service;
 
 use super::codec;
 use super::error::CallError;
+use super::identity::Claim;
 use super::service::Messaging;
 use super::stream_end::Deadline;
 use crate::auth::{AuthError, Authenticator};
+use crate::domain::User;
 use crate::domain::limits::{CALL_DEADLINE, REQUEST_BYTES_MAX};
-use crate::domain::{Token, User};
 use crate::proto::messaging_service_server::MessagingServiceServer;
 
-const GRPC_TIMEOUT: &str = "grpc-timeout";
-
-/// The scheme of RFC 6750, compared without regard to case (RFC 9110, section 11.1).
-const BEARER: &str = "bearer";
+static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Wraps the messaging service: recognises the caller, for whom the handler finds a
 /// [`User`] among the request's extensions, and keeps the call's deadline.
@@ -111,11 +109,13 @@ where
         let parts = Arc::clone(&self.0);
         let deadline = head_deadline(&mut request);
         let method = Method::of(request.uri().path());
-        let token = bearer(request.headers());
+        let claim = match method {
+            Method::Register => Claim::of_token(request.headers()),
+            Method::Send | Method::Other => Claim::of(request.headers()),
+        };
         // Nearly every caller is remembered. Their call is on its way at once, and what waits for it
         // does not hold a request besides.
-        let remembered = token.as_ref().ok().and_then(|it| parts.authenticator.remembered(it));
-        if let Some(user) = remembered {
+        if let Some(user) = claim.remembered(&parts.authenticator) {
             let calling = parts.start(request, Some(user), method);
             return Box::pin(async move {
                 let outcome = timeout_at(deadline, calling).await;
@@ -124,7 +124,7 @@ where
         }
         Box::pin(async move {
             let calling = async {
-                let caller = parts.recognise(token, method).await?;
+                let caller = parts.recognise(claim, method).await?;
                 Ok(parts.start(request, caller, method).await)
             };
             let outcome = timeout_at(deadline, calling).await;
@@ -135,20 +135,13 @@ where
 
 impl<S: Clone> Parts<S> {
     /// Who calls, according to the store. `None`: nobody, and the method takes that.
-    async fn recognise(
-        &self,
-        token: Result<Token, CallError>,
-        method: Method,
-    ) -> Result<Option<User>, CallError> {
-        let caller = match token {
-            Ok(token) => self.authenticator.authenticate(&token).await.map_err(CallError::from),
-            Err(error) => Err(error),
-        };
-        match caller {
+    async fn recognise(&self, claim: Claim, method: Method) -> Result<Option<User>, CallError> {
+        match claim.recognise(&self.authenticator).await {
             // A token that is no good is as none: what the name's own token may do is refused.
             Err(
                 CallError::TokenMissing
                 | CallError::TokenMalformed
+                | CallError::NameMissing
                 | CallError::Auth(AuthError::UnknownToken),
             ) if method == Method::Register => Ok(None),
             caller => caller.map(Some),
@@ -194,22 +187,11 @@ fn head_deadline<B>(request: &mut Request<B>) -> Instant {
     deadline.min(now + CALL_DEADLINE)
 }
 
-/// The token among a call's metadata.
-fn bearer(headers: &HeaderMap) -> Result<Token, CallError> {
-    let value = headers.get(header::AUTHORIZATION).ok_or(CallError::TokenMissing)?;
-    let text = value.to_str().map_err(|_| CallError::TokenMalformed)?;
-    let (scheme, token) = text.trim().split_once(' ').ok_or(CallError::TokenMalformed)?;
-    if !scheme.eq_ignore_ascii_case(BEARER) {
-        return Err(CallError::TokenMalformed);
-    }
-    Token::parse(token.trim_start()).map_err(|_| CallError::TokenMalformed)
-}
-
 /// The call's `grpc-timeout`: up to 8 digits and a unit (gRPC over HTTP/2, "Requests"). One that
 /// is malformed is as none.
 fn timeout(headers: &HeaderMap) -> Option<Duration> {
     const DIGITS_MAX: usize = 8;
-    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let text = headers.get(&GRPC_TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > DIGITS_MAX {
         return None;
@@ -234,18 +216,16 @@ fn undetailed(headers: &HeaderMap) -> Option<Status> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use http::HeaderValue;
 
-    fn headers(name: &'static str, value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(
-            header::HeaderName::from_static(name),
-            header::HeaderValue::from_static(value),
-        )])
-    }
+    use super::*;
 
     #[test]
     fn reads_every_unit_of_a_timeout() {
-        let parsed = |value| timeout(&headers(GRPC_TIMEOUT, value));
+        let parsed = |value| {
+            let value = HeaderValue::from_static(value);
+            timeout(&HeaderMap::from_iter([(GRPC_TIMEOUT.clone(), value)]))
+        };
         assert_eq!(parsed("2H"), Some(Duration::from_hours(2)));
         assert_eq!(parsed("3M"), Some(Duration::from_mins(3)));
         assert_eq!(parsed("4S"), Some(Duration::from_secs(4)));
@@ -254,20 +234,6 @@ mod tests {
         assert_eq!(parsed("99999999n"), Some(Duration::from_nanos(99_999_999)));
         for malformed in ["", "S", "1", "1s", "-1S", "999999999S", "1 S"] {
             assert_eq!(parsed(malformed), None, "{malformed:?}");
-        }
-    }
-
-    #[test]
-    fn finds_the_bearer_token() {
-        let token = Token::mint().reveal();
-        for scheme in ["Bearer", "bearer", "BEARER"] {
-            let value = format!("{scheme} {token}").leak();
-            assert!(bearer(&headers("authorization", value)).is_ok(), "{value}");
-        }
-        assert!(matches!(bearer(&HeaderMap::new()), Err(CallError::TokenMissing)));
-        for malformed in ["", "Bearer", "Bearer ", "Basic YTpi", "pp_x"] {
-            let found = bearer(&headers("authorization", malformed));
-            assert!(matches!(found, Err(CallError::TokenMalformed)), "{malformed:?}");
         }
     }
 }

@@ -35,6 +35,8 @@ pub(super) enum CallError {
     },
     /// No `authorization` metadata.
     TokenMissing,
+    /// An open server, and neither `authorization` nor `peerpost-user` metadata.
+    NameMissing,
     /// Something else than a bearer token of this kind.
     TokenMalformed,
     /// The `grpc-timeout` ran out.
@@ -144,6 +146,12 @@ impl Refusal {
                 "the call carries no token; send the metadata `authorization: Bearer <token>` \
                  with the token that Register returned",
             ),
+            CallError::NameMissing => Self::new(
+                Code::Unauthenticated,
+                ErrorReason::TokenMissing,
+                "the call does not say whose it is; this server is open, so send the metadata \
+                 `peerpost-user: <username>` with the name of a registered user",
+            ),
             CallError::TokenMalformed => Self::new(
                 Code::Unauthenticated,
                 ErrorReason::TokenMalformed,
@@ -154,6 +162,15 @@ impl Refusal {
                 ErrorReason::TokenUnknown,
                 "the token is not one of this server's",
             ),
+            CallError::Auth(AuthError::AnotherUser(name)) => Self::new(
+                Code::PermissionDenied,
+                ErrorReason::UserMismatch,
+                format!("the call names {name} in `peerpost-user`, and its token is not theirs"),
+            )
+            .with("username", name),
+            CallError::Auth(AuthError::NoSuchUser(name)) => {
+                Self::no_such_user("peerpost-user", name)
+            }
             CallError::DeadlineExceeded => Self::new(
                 Code::DeadlineExceeded,
                 ErrorReason::DeadlineExceeded,

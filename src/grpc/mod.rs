@@ -11,14 +11,17 @@ mod error;
 #[doc(hidden)]
 pub mod from_bytes;
 mod health;
+mod identity;
 mod sends;
 mod service;
 mod stream_end;
 mod subscription;
 mod until_drain;
+pub mod web;
 
 pub use self::dispatch::Dispatch;
 pub use self::edge::Edge;
 pub use self::health::{Availability, Health};
 pub use self::service::{Messaging, SeenAddress};
 pub use self::until_drain::UntilDrain;
+pub use self::web::{Coding, FromText, Spoken};

@@ -10,11 +10,11 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
-use hyper::server::conn::http2;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use super::held::RequestBody;
 use super::held::{Answer, HELD_BYTES_MAX, Holdings, Share};
-use super::socket::{Received, Socket};
+use super::socket::{Protocol, Socket};
 use super::workers::Workers;
 use crate::domain::limits::METADATA_BYTES_MAX;
 use crate::grpc::SeenAddress;
@@ -41,6 +41,16 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// How long a client may take to begin.
 const PREFACE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the head of an HTTP/1.1 request may take, from the end of the answer before it: that is also
+/// how long a connection may be idle.
+const HEAD_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The most fields that an HTTP/1.1 request's head has; their bytes are bounded as well.
+const HEAD_FIELDS_MAX: usize = 100;
+
+/// What an HTTP/1.1 connection reads ahead, and what it gathers before it writes.
+const HTTP1_BUFFER_BYTES_MAX: usize = 32 * 1024;
 
 /// A silent connection is asked for a sign of life this often, and closed when none comes in time:
 /// one that can be suspended for a minute and go on, since it costs little meanwhile.
@@ -211,9 +221,31 @@ async fn serve(
     drain: CancellationToken,
     cut: CancellationToken,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let socket = Socket::new(TcpStream::from_std(stream)?, tasks.clone())?;
-    let received = socket.received();
-    let connection = http2::Builder::new(Tracked(tasks))
+    let mut socket = Socket::new(TcpStream::from_std(stream)?, tasks.clone())?;
+    let begun = tokio::select! {
+        begun = timeout(PREFACE_DEADLINE, socket.protocol()) => begun.unwrap_or(Ok(None))?,
+        // A client that has not begun has nothing to finish.
+        () = drain.cancelled() => None,
+        () = cut.cancelled() => None,
+    };
+    let ends = Ends { drain, cut };
+    match begun {
+        None => Ok(()),
+        Some(Protocol::Http2) => {
+            let connection = http2(tasks).serve_connection(TokioIo::new(socket), services);
+            ends.of(connection, http2::Connection::graceful_shutdown).await
+        }
+        Some(Protocol::Http1) => {
+            socket.probe()?;
+            let connection = http1().serve_connection(TokioIo::new(socket), services);
+            ends.of(connection, http1::Connection::graceful_shutdown).await
+        }
+    }
+}
+
+fn http2(tasks: TaskTracker) -> http2::Builder<Tracked> {
+    let mut builder = http2::Builder::new(Tracked(tasks));
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -222,31 +254,51 @@ async fn serve(
         .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(socket), services);
-    tokio::pin!(connection);
-    tokio::select! {
-        outcome = &mut connection => return Ok(outcome?),
-        () = silence(&received) => return Ok(()),
-        () = cut.cancelled() => return Ok(()),
-        () = drain.cancelled() => {}
-    }
-    if !received.has_preface() {
-        // A client that has not begun has nothing to finish.
-        return Ok(());
-    }
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        outcome = &mut connection => Ok(outcome?),
-        () = cut.cancelled() => Ok(()),
-    }
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    builder
 }
 
-/// Resolves if the client does not begin in time.
-async fn silence(received: &Received) {
-    sleep(PREFACE_DEADLINE).await;
-    if received.has_preface() {
-        std::future::pending::<()>().await;
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_headers(HEAD_FIELDS_MAX)
+        .max_header_size(METADATA_BYTES_MAX as usize)
+        .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
+        // Answers are sent from where they lie: a copy that waits in a buffer would not be counted.
+        .writev(true);
+    builder
+}
+
+/// What ends a connection.
+struct Ends {
+    drain: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Ends {
+    /// Runs a connection to its end; `shut_down` has it take no new calls.
+    async fn of<C, E>(
+        self,
+        connection: C,
+        shut_down: impl FnOnce(Pin<&mut C>),
+    ) -> Result<(), Box<dyn Error + Send + Sync>>
+    where
+        C: Future<Output = Result<(), E>>,
+        E: Error + Send + Sync + 'static,
+    {
+        tokio::pin!(connection);
+        tokio::select! {
+            outcome = &mut connection => return Ok(outcome?),
+            () = self.cut.cancelled() => return Ok(()),
+            () = self.drain.cancelled() => {}
+        }
+        shut_down(connection.as_mut());
+        tokio::select! {
+            outcome = &mut connection => Ok(outcome?),
+            () = self.cut.cancelled() => Ok(()),
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Each call has its bounds, but a connection has 256 calls and there are many connections. So the
 //! bytes are counted over all of them: those of each call's latest request, while it is received and
-//! until it is taken, and those of answers on their way to the socket. When they are more than
+//! until it is taken (of a request that is not gRPC: all that came), and those of answers on their way to
+//! the socket. When they are more than
 //! [`HELD_BYTES_MAX`], the connection on which nothing has moved for the longest time is cut: to its
 //! client the network has failed, which every client has to bear. Whoever reads is not that one.
 
@@ -105,7 +106,7 @@ impl Holdings {
 impl Share {
     /// A request's body as it is received.
     pub(super) fn request<B>(self: &Arc<Self>, body: B) -> RequestBody<B> {
-        RequestBody { body, latest: Held::new(Arc::clone(self)), message: Message::default() }
+        RequestBody { body, latest: Held::new(Arc::clone(self)), message: Some(Message::default()) }
     }
 
     /// An answer's body as it is sent.
@@ -171,7 +172,8 @@ impl Drop for Held {
 pub struct RequestBody<B> {
     body: B,
     latest: Held,
-    message: Message,
+    /// `None`: there are no messages in it, and all of it counts until it is dropped.
+    message: Option<Message>,
 }
 
 /// How far the latest message has come.
@@ -211,13 +213,28 @@ impl Message {
 }
 
 impl<B> RequestBody<B> {
+    /// The body of a request that is not gRPC.
+    pub(super) fn without_messages(self) -> Self {
+        Self { message: None, ..self }
+    }
+
+    /// Counts what `decode` makes of the body, instead of what comes.
+    pub(super) fn decoded<C>(self, decode: impl FnOnce(B) -> C) -> RequestBody<C> {
+        let Self { body, latest, message } = self;
+        RequestBody { body: decode(body), latest, message }
+    }
+
     fn count(&mut self, mut bytes: &[u8]) {
+        let Some(message) = &mut self.message else {
+            self.latest.grow(bytes.len());
+            return;
+        };
         while !bytes.is_empty() {
-            if self.message.is_whole() {
-                self.message = Message::default();
+            if message.is_whole() {
+                *message = Message::default();
                 self.latest.shrink(self.latest.bytes);
             }
-            let taken = self.message.take(bytes);
+            let taken = message.take(bytes);
             self.latest.grow(taken);
             bytes = &bytes[taken..];
         }
@@ -369,5 +386,16 @@ mod tests {
                 assert_eq!(holdings.held_bytes.load(Ordering::Relaxed), held[received - 1]);
             }
         }
+    }
+
+    #[test]
+    fn without_messages_all_of_a_request_counts() {
+        let holdings = Holdings::new(usize::MAX);
+        let mut request = share(&holdings).0.request(()).without_messages();
+        request.count(&[0; 5]);
+        request.count(&[0; 70]);
+        assert_eq!(holdings.held_bytes.load(Ordering::Relaxed), 75);
+        drop(request);
+        assert_eq!(holdings.held_bytes.load(Ordering::Relaxed), 0);
     }
 }

@@ -4,6 +4,8 @@
 //! is cancelled and then drains under a deadline that no client can hold.
 
 mod connections;
+mod front;
+mod gate;
 mod held;
 mod socket;
 mod workers;
@@ -24,6 +26,9 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 
 use self::connections::{Connections, Services};
+use self::front::{Front, NothingElse};
+pub use self::gate::{AllowedOrigin, OriginError};
+use self::gate::{Gate, Rules};
 pub use self::workers::workers_default;
 use crate::auth::Authenticator;
 use crate::domain::Message;
@@ -55,6 +60,13 @@ pub struct Options {
     /// The messages after which the store merges its indexes. Default
     /// [`MERGE_MESSAGES_DEFAULT`](store::MERGE_MESSAGES_DEFAULT).
     pub merge_messages: usize,
+    /// The origins whose web pages may call it, beside its own. Default none.
+    pub allow_origins: Vec<AllowedOrigin>,
+    /// Nobody needs a token: who calls is who they say they are, by the metadata `peerpost-user`. For a
+    /// machine whose users trust each other; it has to listen on a loopback address. Default no.
+    pub open: bool,
+    /// An open server may listen on any address, and be called by any name. Default no.
+    pub open_beyond_loopback: bool,
 }
 
 impl Options {
@@ -68,6 +80,9 @@ impl Options {
             connections_max: CONNECTIONS_MAX_DEFAULT,
             workers: workers_default(),
             merge_messages: store::MERGE_MESSAGES_DEFAULT,
+            allow_origins: Vec::new(),
+            open: false,
+            open_beyond_loopback: false,
         }
     }
 }
@@ -84,6 +99,12 @@ pub enum StartError {
     /// A body limit of 0 or over the ceiling.
     #[error("the body limit is {0} bytes; it must be 1 to {BODY_BYTES_CEILING}")]
     BodyLimit(usize),
+    /// An open server on an address that others reach.
+    #[error(
+        "an open server gives everybody who reaches {0} every mailbox; to do that beyond this machine, \
+         set --open-beyond-loopback"
+    )]
+    OpenBeyondLoopback(SocketAddr),
     /// The data folder.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -130,7 +151,7 @@ pub struct Server {
     drain_deadline: Duration,
 }
 
-type Served = Dispatch<Edge<MessagingServiceServer<Messaging>>>;
+type Served = Front<Edge<MessagingServiceServer<Messaging>>, NothingElse>;
 
 /// What happens on commit: the hub is told.
 struct Announcer(Hub);
@@ -153,6 +174,7 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     if !(1..=BODY_BYTES_CEILING).contains(&options.body_bytes_max) {
         return Err(StartError::BodyLimit(options.body_bytes_max));
     }
+    check_openness(&options)?;
     let hub = Hub::default();
     let (store, store_guard) = open_store(&options, hub.clone()).await?;
     let drain = CancellationToken::new();
@@ -182,6 +204,26 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         drain,
         drain_deadline,
     })
+}
+
+/// An open server is to be reached from its own machine only, unless the operator insists.
+fn check_openness(options: &Options) -> Result<(), StartError> {
+    if !options.open {
+        return Ok(());
+    }
+    let is_loopback = options.listen.ip().to_canonical().is_loopback();
+    if !is_loopback && !options.open_beyond_loopback {
+        return Err(StartError::OpenBeyondLoopback(options.listen));
+    }
+    warn!("this server is OPEN: no token is asked for, callers are who they say they are");
+    if options.open_beyond_loopback {
+        warn!("whoever reaches it over the network can read every mailbox and send as anybody");
+    } else {
+        warn!(
+            "every program and every user of this machine can read every mailbox and send as anybody"
+        );
+    }
+    Ok(())
 }
 
 /// Serves `service` on `listener`, over connections set up exactly as a [`Server`]'s, until `shutdown`
@@ -225,7 +267,8 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
     Ok((listener, local_addr))
 }
 
-/// Everything that is served: messaging behind its [`Edge`], health and reflection.
+/// Everything that is served: messaging behind its [`Edge`], health and reflection, and what speaks plain
+/// HTTP.
 fn services(
     options: &Options,
     store: &Store,
@@ -233,7 +276,7 @@ fn services(
     availability: watch::Receiver<Availability>,
     drain: &CancellationToken,
 ) -> Result<Served, StartError> {
-    let authenticator = Authenticator::new(store.clone());
+    let authenticator = Authenticator::new(store.clone()).open(options.open);
     let messaging = Messaging::new(
         authenticator.clone(),
         Messenger::new(store.clone(), hub),
@@ -250,7 +293,12 @@ fn services(
         .add_service(UntilDrain::new(reflection().build_v1()?, drain.clone()))
         .add_service(UntilDrain::new(reflection().build_v1alpha()?, drain.clone()));
     let messaging = Edge::new(messaging, authenticator, options.body_bytes_max);
-    Ok(Dispatch::new(messaging, others))
+    let gate = Gate::new(Rules {
+        allowed: options.allow_origins.clone(),
+        is_open: options.open,
+        is_loopback_only: options.open && !options.open_beyond_loopback,
+    });
+    Ok(Front::new(Dispatch::new(messaging, others), NothingElse, gate))
 }
 
 impl Server {

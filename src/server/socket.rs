@@ -1,10 +1,9 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::coop;
@@ -19,8 +18,16 @@ const LINGER_DEADLINE: Duration = Duration::from_millis(500);
 /// this frees the socket whose last bytes nobody takes.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(100);
 
-/// The bytes with which an HTTP/2 client begins (RFC 9113, section 3.4).
+/// When nothing comes over HTTP/1.1 for so long, the operating system asks the peer for a sign of life,
+/// again and again; [`UNACKNOWLEDGED_MAX`] says when it gives up. HTTP/2 has pings for this.
+const PROBE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// With which an HTTP/2 client begins (RFC 9113, section 3.4).
+const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_BYTES: usize = 24;
+
+/// The most pieces that one vectored write is made of; more wait for the next.
+const PIECES_MAX: usize = 16;
 
 /// A write this small waits for the next one or for the flush: room for the heads of some frames.
 const HELD_BYTES_MAX: usize = 64;
@@ -31,8 +38,8 @@ const HELD_BYTES_MAX: usize = 64;
 /// event loop.
 const READ_BYTES_PER_UNIT: usize = 256;
 
-/// A connection's socket. It knows whether its client has begun to speak HTTP/2, and it outlives
-/// its connection until the client has hung up, or for a moment.
+/// A connection's socket. It finds out which protocol its client speaks, and it outlives its connection
+/// until the client has hung up, or for a moment.
 ///
 /// A socket that is closed while the client still sends is reset, and a reset makes the client lose
 /// what it has not read: the last responses, and the status that tells why the stream ended.
@@ -47,19 +54,19 @@ pub(super) struct Socket {
     /// The first `held_bytes` of `held` are written and not yet sent.
     held: [u8; HELD_BYTES_MAX],
     held_bytes: usize,
-    received: Received,
+    /// What was read to find out the protocol and is still to be given to it: from the first of these
+    /// indexes up to the second.
+    early: [u8; PREFACE_BYTES],
+    early_given: usize,
+    early_read: usize,
     tasks: TaskTracker,
 }
 
-/// How much a socket has received.
-#[derive(Clone, Default)]
-pub(super) struct Received(Arc<AtomicUsize>);
-
-impl Received {
-    /// Whether the client's preface has come.
-    pub(super) fn has_preface(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= PREFACE_BYTES
-    }
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
 }
 
 impl Socket {
@@ -67,13 +74,34 @@ impl Socket {
     pub(super) fn new(stream: TcpStream, tasks: TaskTracker) -> io::Result<Self> {
         // Without it small responses wait for the client's acknowledgements.
         stream.set_nodelay(true)?;
-        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
-        let (held, held_bytes) = ([0; HELD_BYTES_MAX], 0);
-        Ok(Self { stream: Some(stream), held, held_bytes, received: Received::default(), tasks })
+        SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+        let (held, early) = ([0; HELD_BYTES_MAX], [0; PREFACE_BYTES]);
+        let stream = Some(stream);
+        Ok(Self { stream, held, held_bytes: 0, early, early_given: 0, early_read: 0, tasks })
     }
 
-    pub(super) fn received(&self) -> Received {
-        self.received.clone()
+    /// Waits until the first bytes tell what the client speaks: HTTP/2 when its whole preface has come,
+    /// HTTP/1.1 at the first byte that is none of it. `None` when the client hangs up before. To be
+    /// asked once, before anything is read.
+    pub(super) async fn protocol(&mut self) -> io::Result<Option<Protocol>> {
+        while PREFACE.starts_with(&self.early[..self.early_read]) {
+            if self.early_read == PREFACE_BYTES {
+                return Ok(Some(Protocol::Http2));
+            }
+            let Some(stream) = &mut self.stream else { return Ok(None) };
+            match stream.read(&mut self.early[self.early_read..]).await? {
+                0 => return Ok(None),
+                read => self.early_read += read,
+            }
+        }
+        Ok(Some(Protocol::Http1))
+    }
+
+    /// Has the operating system find out when the peer is gone while nothing is sent.
+    pub(super) fn probe(&self) -> io::Result<()> {
+        let probes = TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL);
+        let stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        SockRef::from(stream).set_tcp_keepalive(&probes)
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
@@ -88,20 +116,46 @@ impl Socket {
             let held = self.held;
             let slices = [IoSlice::new(&held[..self.held_bytes]), IoSlice::new(bytes)];
             let sent = ready!(self.stream()?.poll_write_vectored(context, &slices))?;
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let of_held = sent.min(self.held_bytes);
-            self.held.copy_within(of_held..self.held_bytes, 0);
-            self.held_bytes -= of_held;
-            if sent > of_held {
-                return Poll::Ready(Ok(sent - of_held));
+            let sent_of_bytes = self.sent(sent)?;
+            if sent_of_bytes > 0 {
+                return Poll::Ready(Ok(sent_of_bytes));
             }
         }
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
         self.stream()?.poll_write(context, bytes)
+    }
+
+    /// The same for several pieces, of which one is not empty.
+    fn poll_send_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let held = self.held;
+            let mut slices = [IoSlice::new(&[]); PIECES_MAX + 1];
+            slices[0] = IoSlice::new(&held[..self.held_bytes]);
+            slices[1..=pieces.len()].copy_from_slice(pieces);
+            let slices = &slices[..=pieces.len()];
+            let sent = ready!(self.stream()?.poll_write_vectored(context, slices))?;
+            let sent_of_pieces = self.sent(sent)?;
+            if sent_of_pieces > 0 {
+                return Poll::Ready(Ok(sent_of_pieces));
+            }
+        }
+    }
+
+    /// Takes what was sent off what is held; the rest is of what came after it.
+    fn sent(&mut self, sent: usize) -> io::Result<usize> {
+        if sent == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let of_held = sent.min(self.held_bytes);
+        self.held.copy_within(of_held..self.held_bytes, 0);
+        self.held_bytes -= of_held;
+        Ok(sent - of_held)
     }
 }
 
@@ -126,10 +180,16 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.early_given < self.early_read {
+            let early = &self.early[self.early_given..self.early_read];
+            let given = early.len().min(buffer.remaining());
+            buffer.put_slice(&early[..given]);
+            self.early_given += given;
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         ready!(self.stream()?.poll_read(context, buffer))?;
         let read = buffer.filled().len() - before;
-        self.received.0.fetch_add(read, Ordering::Relaxed);
         for _ in 0..read / READ_BYTES_PER_UNIT {
             match coop::poll_proceed(context) {
                 Poll::Ready(unit) => unit.made_progress(),
@@ -155,6 +215,18 @@ impl AsyncWrite for Socket {
         self.held[begin..end].copy_from_slice(bytes);
         self.held_bytes = end;
         Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let pieces = &pieces[..pieces.len().min(PIECES_MAX)];
+        if pieces.iter().all(|piece| piece.is_empty()) {
+            return Poll::Ready(Ok(0));
+        }
+        self.poll_send_pieces(context, pieces)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -201,5 +273,61 @@ mod tests {
         written.expect("written");
         read.expect("read");
         assert!(received == all, "other bytes arrived");
+
+        // All at once, after something that is held.
+        let all = [&[9; 9], &all[..]].concat();
+        let mut received = vec![0; all.len()];
+        let (written, read) = tokio::join!(
+            async {
+                socket.write_all(&all[..9]).await?;
+                let mut left: Vec<_> = sent.iter().map(|bytes| IoSlice::new(bytes)).collect();
+                let mut left = &mut left[..];
+                while !left.is_empty() {
+                    let written = socket.write_vectored(left).await?;
+                    IoSlice::advance_slices(&mut left, written);
+                }
+                socket.flush().await
+            },
+            client.read_exact(&mut received)
+        );
+        written.expect("written");
+        read.expect("read");
+        assert!(received == all, "other bytes arrived");
+    }
+
+    #[tokio::test]
+    async fn the_first_bytes_tell_the_protocol_and_are_given_to_it() {
+        let (http1, http2) = (Some(Protocol::Http1), Some(Protocol::Http2));
+        let begun = [&PREFACE[..], b"\0\0\0\x04"].concat();
+        let cases: [(&[u8], Option<Protocol>); 7] = [
+            (b"", None),
+            (b"PRI * HTTP/2.0\r\n", None),
+            (b"GET / HTTP/1.1\r\n\r\n", http1),
+            (b"POST / HTTP/1.1\r\n\r\n", http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r", http1),
+            (b"\x16\x03\x01", http1),
+            (&begun, http2),
+        ];
+        for (bytes, protocol) in cases {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let client = TcpStream::connect(listener.local_addr().expect("an address"));
+            let (accepted, client) = tokio::join!(listener.accept(), client);
+            let (stream, _) = accepted.expect("a connection");
+            let mut client = client.expect("connects");
+            let mut socket = Socket::new(stream, TaskTracker::new()).expect("a socket");
+            let sends = async {
+                for byte in bytes {
+                    client.write_all(&[*byte]).await.expect("written");
+                }
+                drop(client);
+            };
+            let (found, ()) = tokio::join!(socket.protocol(), sends);
+            assert_eq!(found.expect("read"), protocol, "{bytes:?}");
+            if protocol.is_some() {
+                let mut given = Vec::new();
+                socket.read_to_end(&mut given).await.expect("read");
+                assert_eq!(given, bytes);
+            }
+        }
     }
 }

@@ -110,6 +110,7 @@ fn promise_of(reason: ErrorReason) -> Promise {
         R::InvalidField => about_fields(Code::InvalidArgument, &[]),
         R::BodyTooLarge => about_fields(Code::InvalidArgument, &["limit_bytes"]),
         R::TokenMissing | R::TokenMalformed | R::TokenUnknown => plain(Code::Unauthenticated, &[]),
+        R::UserMismatch => plain(Code::PermissionDenied, &["username"]),
         R::UsernameTaken => plain(Code::AlreadyExists, &["username"]),
         R::RequestIdReused => plain(Code::AlreadyExists, &["request_id"]),
         R::UserNotFound => plain(Code::NotFound, &["username", "field"]),

@@ -147,9 +147,20 @@ impl Rpc {
         authorization: Option<MetadataValue<Ascii>>,
         request: Bytes,
     ) -> Result<Bytes, Status> {
+        let metadata = authorization.map(|value| ("authorization", value));
+        self.call_with(channel, metadata.as_slice(), request).await
+    }
+
+    /// [`call`](Self::call) with any metadata.
+    pub(crate) async fn call_with(
+        &self,
+        channel: &Channel,
+        metadata: &[(&'static str, MetadataValue<Ascii>)],
+        request: Bytes,
+    ) -> Result<Bytes, Status> {
         let mut request = Request::new(tokio_stream::once(request));
-        if let Some(value) = authorization {
-            request.metadata_mut().insert("authorization", value);
+        for (name, value) in metadata {
+            request.metadata_mut().insert(*name, value.clone());
         }
         let path = format!("/{SERVICE}/{}", self.name).parse().expect("a path");
         let mut grpc = Grpc::new(channel.clone());

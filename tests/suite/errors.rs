@@ -32,7 +32,7 @@ const NOT_FROM_OUTSIDE: [ErrorReason; 1] = [ErrorReason::ReadQueueFull];
 #[tokio::test]
 async fn every_reason_comes_with_what_the_contract_promises() {
     let all: Vec<_> = (1..1_000).filter_map(|n| ErrorReason::try_from(n).ok()).collect();
-    assert_eq!(all.len(), 18, "a new reason is named below");
+    assert_eq!(all.len(), 19, "a new reason is named below");
     for reason in all {
         if let Some(status) = provoke(reason).await {
             refused(Err::<(), _>(status), reason);
@@ -61,6 +61,11 @@ async fn provoke(reason: ErrorReason) -> Option<Status> {
         R::TokenMissing => get_user(&server, None).await,
         R::TokenMalformed => get_user(&server, Some("x")).await,
         R::TokenUnknown => get_user(&server, Some(&Token::mint().reveal())).await,
+        R::UserMismatch => {
+            let headers = [headers(&alice, "10S"), vec![("peerpost-user", "bob".to_owned())]];
+            let body = raw::whole(raw::frame(&text_to("alice", "x").encode_to_vec()));
+            raw::call(server.addr(), SEND_MESSAGE, &headers.concat(), body).await
+        }
         R::UsernameTaken => {
             let bob = server.user("bob").await;
             bob.try_register("alice", "").await.expect_err("refused")

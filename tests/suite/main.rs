@@ -13,6 +13,7 @@ mod raw;
 mod support;
 #[cfg(target_os = "linux")]
 mod victim;
+mod web;
 
 mod acknowledge;
 mod auth;
@@ -25,6 +26,7 @@ mod client_follow;
 mod client_support;
 mod clocks;
 mod concurrency;
+mod cors;
 mod damage;
 mod errors;
 mod faults;
@@ -33,8 +35,10 @@ mod flipped_bits_reading;
 mod folder;
 mod get_messages;
 mod get_user;
+mod grpc_web;
 mod hostile_fields;
 mod hostile_tokens;
+mod http1;
 #[cfg(target_os = "linux")]
 mod http2_abuse;
 mod injected;
@@ -46,6 +50,7 @@ mod model_grpc;
 mod model_operations;
 mod model_reference;
 mod model_store;
+mod open;
 mod presence;
 mod reflection_health;
 mod register;
