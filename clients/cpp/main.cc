@@ -56,6 +56,11 @@ void SendAll(Peer& alice, const std::string& bob_name, int count) {
           "message " + text + " was stored as " + std::to_string(sent.sequence()));
     if (number % (count / 4) == 0) std::cout << "sent " << number << std::endl;
   }
+  // As after an answer that was lost: what has this request_id is there already.
+  const auto last = std::to_string(count);
+  const auto repeated = alice.Send(bob_name, last, "number-" + last);
+  Check(repeated.sequence() == count,
+        "message " + last + " was stored again, as " + std::to_string(repeated.sequence()));
 }
 
 void Run(const std::string& server, int count) {

@@ -116,5 +116,10 @@ func sendAll(ctx context.Context, alice *Peer, bobName string, count int) error 
 			fmt.Println("sent", number)
 		}
 	}
-	return nil
+	// As after an answer that was lost: what has this request id is there already.
+	repeated, err := alice.Send(ctx, bobName, strconv.Itoa(count), fmt.Sprintf("number-%d", count))
+	if err == nil && repeated.Sequence != int64(count) {
+		err = fmt.Errorf("message %d was stored again, as %d", count, repeated.Sequence)
+	}
+	return err
 }

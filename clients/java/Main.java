@@ -47,6 +47,9 @@ final class Main {
         System.out.println("sent " + number);
       }
     }
+    // As after an answer that was lost: what has this requestId is there already.
+    Message repeated = alice.send(bobName, Integer.toString(count), "number-" + count);
+    check(repeated.getSequence() == count, "stored again, as " + repeated.getSequence());
     following.get(ARRIVES_WITHIN_S, TimeUnit.SECONDS);
 
     System.out.printf(

@@ -35,6 +35,10 @@ async def main(server: str, count: int) -> None:
                 raise ValueError(f"message {number} was stored as {sent.sequence}")
             if number % (count // 4) == 0:
                 print("sent", number, flush=True)
+        # As after an answer that was lost: what has this request_id is there already.
+        repeated = await alice.send(bob_name, str(count), request_id=f"number-{count}")
+        if repeated.sequence != count:
+            raise ValueError(f"message {count} was stored again, as {repeated.sequence}")
         await asyncio.wait_for(following, ARRIVES_WITHIN_S)
 
     reconnections = position.connections - 1

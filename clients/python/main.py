@@ -35,6 +35,10 @@ def main(server: str, count: int) -> None:
                 sys.exit(f"message {number} was stored as {sent.sequence}")
             if number % (count // 4) == 0:
                 print("sent", number, flush=True)
+        # As after an answer that was lost: what has this request_id is there already.
+        repeated = alice.send(bob_name, str(count), request_id=f"number-{count}")
+        if repeated.sequence != count:
+            sys.exit(f"message {count} was stored again, as {repeated.sequence}")
         following.result(timeout=ARRIVES_WITHIN_S)
 
     reconnections = position.connections - 1

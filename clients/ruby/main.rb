@@ -29,6 +29,10 @@ def main(server, count)
 
     puts "sent #{number}" if (number % (count / 4)).zero?
   end
+  # As after an answer that was lost: what has this request_id is there already.
+  repeated = alice.send_text(bob_name, count.to_s, request_id: "number-#{count}")
+  raise "message #{count} was stored again, as #{repeated.sequence}" if repeated.sequence != count
+
   raise 'not everything came' unless following.join(ARRIVES_WITHIN_S)
 
   puts "ok ruby: #{count} messages, each once and in order; " \

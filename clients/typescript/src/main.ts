@@ -70,6 +70,9 @@ async function sendAll(alice: Peer, bobName: string, count: number): Promise<voi
     if (sequence !== BigInt(number)) throw new Error(`message ${number} was stored as ${sequence}`);
     if (number % (count / 4) === 0) console.log("sent", number);
   }
+  // As after an answer that was lost: what has this requestId is there already.
+  const { sequence } = await alice.send(bobName, String(count), `number-${count}`);
+  if (sequence !== BigInt(count)) throw new Error(`message ${count} was stored again, as ${sequence}`);
 }
 
 await main(process.argv[2], Number(process.argv[3]));
