@@ -154,7 +154,7 @@ pb::Message Peer::Send(const std::string& to_user, const std::string& text,
   const auto give_up = Clock::now() + kRetryFor;
   while (true) {
     grpc::ClientContext context;  // Of one call: a context cannot be used again.
-    Authorize(context);
+    Prepare(context);
     context.set_deadline(std::chrono::system_clock::now() + kCallTimeout);
     pb::SendMessageResponse response;
     const auto status = stub_->SendMessage(&context, request, &response);
@@ -169,7 +169,7 @@ void Peer::Follow(Position& position, std::stop_token stop,
   Backoff backoff;
   while (!stop.stop_requested()) {
     grpc::ClientContext context;
-    Authorize(context);
+    Prepare(context);
     pb::SubscribeRequest request;
     request.set_after_sequence(position.sequence);
     request.set_epoch(position.epoch);
@@ -194,9 +194,12 @@ void Peer::Follow(Position& position, std::stop_token stop,
   }
 }
 
-// Credentials for single calls need TLS in gRPC, so the token goes into the metadata as it is.
-void Peer::Authorize(grpc::ClientContext& context) const {
+void Peer::Prepare(grpc::ClientContext& context) const {
+  // Credentials for single calls need TLS in gRPC, so the token goes into the metadata as it is.
   context.AddMetadata("authorization", "Bearer " + token_);
+  // A channel connects only while a call waits for it, or every five seconds. Calls that fail at once
+  // while the server is away would find it late.
+  context.set_wait_for_ready(true);
 }
 
 }  // namespace peerpost_client

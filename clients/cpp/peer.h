@@ -87,7 +87,7 @@ class Peer {
               const std::function<void(const pb::Message&)>& handle);
 
  private:
-  void Authorize(grpc::ClientContext& context) const;
+  void Prepare(grpc::ClientContext& context) const;
 
   std::unique_ptr<pb::MessagingService::Stub> stub_;
   std::string token_;
