@@ -21,6 +21,7 @@ mod bench;
 mod chat;
 mod chat_terminal;
 mod cli;
+mod cli_admin;
 mod cli_follow;
 mod cli_send;
 mod cli_shell;
