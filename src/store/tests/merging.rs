@@ -153,7 +153,7 @@ async fn a_large_segment_is_merged_whole_slice_by_slice() {
     assert_eq!(count(&scene.folder, "merged_through FROM index_state"), 2_400);
     let runs = count(&scene.folder, "max(first_sequence) FROM mailbox_runs");
     assert!(runs > 257, "a mailbox has several runs");
-    let report = super::check(scene.folder.path()).expect("readable");
+    let report = check(scene.folder.path()).expect("readable");
     assert_eq!(report.findings, [], "the indexes say what the log says");
 }
 
