@@ -1,0 +1,232 @@
+//! Where a server listens: TCP addresses and Unix sockets, as many as there are.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{self, SocketAddr};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net as unix;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::task::{Context, Poll};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use thiserror::Error;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+/// What stands before the path of a Unix socket.
+const UNIX: &str = "unix:";
+
+/// Who may connect to a Unix socket: its owner and its group. The folder that it is in may say less.
+const UNIX_MODE: u32 = 0o660;
+
+/// How many connections to a Unix socket wait to be accepted; as many as of the standard library's.
+const UNIX_BACKLOG: i32 = 128;
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An IP address and a port; port 0 takes any free one.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket. It is made with mode 0660 and removed at the end; one that nobody
+    /// answers at any more is replaced.
+    Unix(PathBuf),
+}
+
+/// A text says not where to listen.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("give IP-ADDRESS:PORT, such as 127.0.0.1:50051 or [::]:50051, or unix:PATH")]
+pub struct ListenError;
+
+impl FromStr for Listen {
+    type Err = ListenError;
+
+    fn from_str(text: &str) -> Result<Self, ListenError> {
+        match text.strip_prefix(UNIX) {
+            Some("") => Err(ListenError),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| ListenError),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl Listen {
+    /// The address, if others than this machine's users reach it.
+    pub(super) fn beyond_loopback(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(*address),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+}
+
+/// The open sockets of a server.
+pub(super) struct Listeners {
+    all: Vec<Listener>,
+    /// Which is asked first, so that a busy one holds up none of the others.
+    first: usize,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, #[expect(dead_code, reason = "removes the file when it is dropped")] File),
+}
+
+/// A connection, off its event loop.
+pub(super) enum Accepted {
+    Tcp(net::TcpStream, SocketAddr),
+    Unix(unix::UnixStream),
+}
+
+impl Accepted {
+    /// The peer's address, if it has one.
+    pub(super) fn remote(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(_, remote) => Some(*remote),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl Listeners {
+    /// Opens all of them, and says where each is.
+    pub(super) async fn bind(
+        places: &[Listen],
+    ) -> Result<(Self, Vec<Listen>), (Listen, io::Error)> {
+        let (mut all, mut bound) = (Vec::new(), Vec::new());
+        for place in places {
+            let listener = Listener::bind(place).await;
+            let found = listener.and_then(|it| it.place(place).map(|found| (it, found)));
+            let (listener, found) = found.map_err(|error| (place.clone(), error))?;
+            all.push(listener);
+            bound.push(found);
+        }
+        Ok((Self { all, first: 0 }, bound))
+    }
+
+    /// The next connection of any of them.
+    pub(super) async fn accept(&mut self) -> io::Result<Accepted> {
+        std::future::poll_fn(|context| self.poll_accept(context)).await
+    }
+
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        let count = self.all.len();
+        for index in (self.first..count).chain(0..self.first) {
+            if let Poll::Ready(accepted) = self.all[index].poll_accept(context) {
+                self.first = (index + 1) % count;
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(listener: TcpListener) -> Self {
+        Self { all: vec![Listener::Tcp(listener)], first: 0 }
+    }
+}
+
+impl Listener {
+    async fn bind(place: &Listen) -> io::Result<Self> {
+        match place {
+            Listen::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            Listen::Unix(path) => {
+                let (listener, file) = bind_unix(path).await?;
+                Ok(Self::Unix(listener, file))
+            }
+        }
+    }
+
+    fn place(&self, asked: &Listen) -> io::Result<Listen> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
+            Self::Unix(..) => Ok(asked.clone()),
+        }
+    }
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        match self {
+            Self::Tcp(listener) => listener.poll_accept(context).map(|accepted| {
+                let (stream, remote) = accepted?;
+                Ok(Accepted::Tcp(stream.into_std()?, remote))
+            }),
+            Self::Unix(listener, _) => listener
+                .poll_accept(context)
+                .map(|accepted| Ok(Accepted::Unix(accepted?.0.into_std()?))),
+        }
+    }
+}
+
+/// The file of a Unix socket. It is removed with the value, if it is still the same one.
+struct File {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl File {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+            // Nobody is left to be told; the next start replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Which file is there: its device and its number on it.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+async fn bind_unix(path: &Path) -> io::Result<(UnixListener, File)> {
+    remove_stale(path).await?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = File::of(path)?;
+    // Until it listens nobody can connect: with no other mode was it ever open.
+    fs::set_permissions(path, fs::Permissions::from_mode(UNIX_MODE))?;
+    socket.listen(UNIX_BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = unix::UnixListener::from(std::os::fd::OwnedFd::from(socket));
+    Ok((UnixListener::from_std(listener)?, file))
+}
+
+/// Removes the socket of a server that was killed. What answers there, or is no socket, stays.
+async fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => {}
+        Ok(_) => return Err(io::Error::other("something else than a socket is there")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    // This connects at once or not at all, so that it needs no deadline.
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        // Also when so many wait there that no more are taken.
+        Ok(_) | Err(_) => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another server answers there"))
+        }
+    }
+}
