@@ -1,5 +1,6 @@
 //! Which server, and as whom.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -17,7 +18,7 @@ const RETRY_DEADLINE: Duration = Duration::from_secs(3);
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectionArgs {
-    /// The server: http://HOST:PORT or HOST:PORT.
+    /// The server: HOST:PORT, http://HOST:PORT or https://HOST:PORT, or unix: and a path.
     #[arg(
         long,
         global = true,
@@ -26,6 +27,31 @@ pub(super) struct ConnectionArgs {
         default_value = "http://127.0.0.1:50051"
     )]
     server: String,
+
+    /// The authorities, in PEM, that an https server may have its certificate from, instead of those that
+    /// the system trusts.
+    #[arg(long, global = true, env = "PEERPOST_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+
+    /// The certificate, in PEM, to show to a server that asks for one.
+    #[arg(
+        long,
+        global = true,
+        env = "PEERPOST_TLS_CLIENT_CERT",
+        value_name = "FILE",
+        requires = "tls_client_key"
+    )]
+    tls_client_cert: Option<PathBuf>,
+
+    /// That certificate's private key, in PEM.
+    #[arg(
+        long,
+        global = true,
+        env = "PEERPOST_TLS_CLIENT_KEY",
+        value_name = "FILE",
+        requires = "tls_client_cert"
+    )]
+    tls_client_key: Option<PathBuf>,
 
     /// The user to act as, out of those registered from this machine. Not needed when there is one.
     #[arg(
@@ -46,7 +72,15 @@ impl ConnectionArgs {
 
     /// A client without an identity.
     pub(super) fn anonymous(&self) -> anyhow::Result<Client> {
-        let options = Options::default().retry_deadline(RETRY_DEADLINE);
+        let mut options = Options::default().retry_deadline(RETRY_DEADLINE);
+        if let Some(ca) = &self.tls_ca {
+            options = options.tls_ca(read(ca)?);
+        }
+        if let Some((certificate, key)) =
+            self.tls_client_cert.as_ref().zip(self.tls_client_key.as_ref())
+        {
+            options = options.tls_identity(read(certificate)?, read(key)?);
+        }
         Ok(Client::connect_with(&self.server, options)?)
     }
 
@@ -60,6 +94,10 @@ impl ConnectionArgs {
         };
         Ok(client.with_token(&token))
     }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The token in the environment, which goes before those that are kept.

@@ -46,6 +46,7 @@ mod message;
 mod options;
 mod position;
 mod retry;
+mod tls;
 mod token;
 mod user;
 

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::tls::Tls;
 
-/// The waits of a [`Client`](super::Client), each with a bound.
+/// The waits of a [`Client`](super::Client), each with a bound, and whom it trusts over TLS.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,6 +23,7 @@ pub struct Options {
     pub(super) jitter_seed: Option<u64>,
     pub(super) keepalive_interval: Duration,
     pub(super) keepalive_timeout: Duration,
+    pub(super) tls: Tls,
 }
 
 impl Default for Options {
@@ -35,6 +37,7 @@ impl Default for Options {
             jitter_seed: None,
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
+            tls: Tls::default(),
         }
     }
 }
@@ -87,6 +90,26 @@ impl Options {
     pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.keepalive_interval = interval;
         self.keepalive_timeout = timeout;
+        self
+    }
+
+    /// The authorities that a server at `https://…` may have its certificate from, in PEM, instead of
+    /// those that the system trusts.
+    #[must_use]
+    pub fn tls_ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.ca = Some(pem.into());
+        self
+    }
+
+    /// The certificate and the private key to show to a server that asks for one, in PEM. Default:
+    /// none.
+    #[must_use]
+    pub fn tls_identity(
+        mut self,
+        certificate_pem: impl Into<Vec<u8>>,
+        key_pem: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.tls.identity = Some((certificate_pem.into(), key_pem.into()));
         self
     }
 
