@@ -260,7 +260,8 @@ async fn begin(
     tls: Option<Arc<ServerConfig>>,
 ) -> io::Result<Option<Protocol>> {
     if let Some(tls) = tls {
-        socket.secure(tls).await?;
+        // Apart, so that plain connections are not larger for it.
+        Box::pin(socket.secure(tls)).await?;
     }
     socket.protocol().await
 }

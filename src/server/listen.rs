@@ -230,3 +230,60 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_an_address_with_a_port_or_the_path_of_a_socket() {
+        for text in ["127.0.0.1:50051", "[::1]:0", "0.0.0.0:1", "unix:/run/a b", "unix:a"] {
+            let place = text.parse::<Listen>();
+            assert_eq!(place.map(|it| it.to_string()).as_deref(), Ok(text));
+        }
+        for text in
+            ["", "unix:", "unix", "127.0.0.1", "localhost:1", ":1", "::1:1x", "http://[::1]:1"]
+        {
+            assert_eq!(text.parse::<Listen>(), Err(ListenError), "{text}");
+        }
+    }
+
+    #[test]
+    fn loopback_addresses_and_unix_sockets_are_this_machines_alone() {
+        let is_beyond =
+            |text: &str| text.parse::<Listen>().expect("a place").beyond_loopback().is_some();
+        for text in ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "unix:/a"] {
+            assert!(!is_beyond(text), "{text}");
+        }
+        for text in
+            ["0.0.0.0:1", "192.0.2.1:1", "[::]:1", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:1"]
+        {
+            assert!(is_beyond(text), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_of_all_listeners_are_taken() {
+        let place: Listen = "127.0.0.1:0".parse().expect("a place");
+        let bound = Listeners::bind(&[place.clone(), place]).await;
+        let Ok((mut listeners, places)) = bound else { panic!("free ports") };
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            for place in &places {
+                let Listen::Tcp(address) = place else { panic!("{place}") };
+                let client = tokio::net::TcpStream::connect(address).await.expect("connects");
+                clients.push(client);
+            }
+        }
+        let mut taken = Vec::new();
+        while taken.len() < clients.len() {
+            let remote = listeners.accept().await.expect("a connection").remote();
+            taken.push(remote.expect("an address"));
+        }
+        let mut opened: Vec<_> =
+            clients.iter().map(|it| it.local_addr().expect("an address")).collect();
+        taken.sort();
+        opened.sort();
+        assert_eq!(taken, opened);
+    }
+}
