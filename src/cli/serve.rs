@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -28,12 +29,12 @@ Ctrl-C or SIGTERM stops it cleanly: what was accepted is finished, and streams a
 again; a second one stops it at once. Once it accepts calls, it prints its addresses on
 stdout, a line each; it logs to stderr (PEERPOST_LOG).")]
 pub(super) struct Args {
-    /// Where to listen: an IP address and a port, of which 0 takes a free one, or the path of a Unix
-    /// socket. Can be repeated.
+    /// Where to listen: an IP address and a port, of which 0 takes a free one; the path of a Unix socket;
+    /// or `systemd`, for the sockets that it passes. Can be repeated.
     #[arg(
         long,
         env = "PEERPOST_LISTEN",
-        value_name = "ADDRESS:PORT|unix:PATH",
+        value_name = "ADDRESS:PORT|unix:PATH|systemd",
         value_delimiter = ',',
         default_value = "127.0.0.1:50051"
     )]
@@ -119,6 +120,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         let _ = output::line(&format!("peerpost listens on {uri}"));
     }
 
+    tell_manager(NotifyState::Ready);
+
     let shutdown = CancellationToken::new();
     let mut run = pin!(server.run(shutdown.clone()));
     tokio::select! {
@@ -127,10 +130,18 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         () = reload_on(hangups, reload) => {}
     }
     tracing::info!("asked to stop; asked again, it stops at once");
+    tell_manager(NotifyState::Stopping);
     shutdown.cancel();
     tokio::select! {
         ended = &mut run => Ok(ended?),
         () = signals.next() => bail!("stopped before the open calls had ended"),
+    }
+}
+
+/// Tells the service manager, if there is one that wants to know (`NOTIFY_SOCKET`).
+fn tell_manager(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell the service manager");
     }
 }
 

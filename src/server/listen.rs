@@ -10,12 +10,16 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::task::{Context, Poll};
 
+use listenfd::ListenFd;
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 /// What stands before the path of a Unix socket.
 const UNIX: &str = "unix:";
+
+/// What stands for the sockets that were passed.
+const SYSTEMD: &str = "systemd";
 
 /// Who may connect to a Unix socket: its owner and its group. The folder that it is in may say less.
 const UNIX_MODE: u32 = 0o660;
@@ -31,11 +35,13 @@ pub enum Listen {
     /// The path of a Unix socket. It is made with mode 0660 and removed at the end; one that nobody
     /// answers at any more is replaced.
     Unix(PathBuf),
+    /// The sockets that systemd opened and passed (`LISTEN_FDS`), to be named once.
+    Systemd,
 }
 
 /// A text says not where to listen.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("give IP-ADDRESS:PORT, such as 127.0.0.1:50051 or [::]:50051, or unix:PATH")]
+#[error("give IP-ADDRESS:PORT, such as 127.0.0.1:50051 or [::]:50051, or unix:PATH, or systemd")]
 pub struct ListenError;
 
 impl FromStr for Listen {
@@ -45,6 +51,7 @@ impl FromStr for Listen {
         match text.strip_prefix(UNIX) {
             Some("") => Err(ListenError),
             Some(path) => Ok(Self::Unix(path.into())),
+            None if text == SYSTEMD => Ok(Self::Systemd),
             None => text.parse().map(Self::Tcp).map_err(|_| ListenError),
         }
     }
@@ -55,6 +62,7 @@ impl fmt::Display for Listen {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+            Self::Systemd => f.write_str(SYSTEMD),
         }
     }
 }
@@ -70,7 +78,7 @@ impl Listen {
     pub(super) fn beyond_loopback(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(*address),
-            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tcp(_) | Self::Unix(_) | Self::Systemd => None,
         }
     }
 }
@@ -84,7 +92,8 @@ pub(super) struct Listeners {
 
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, #[expect(dead_code, reason = "removes the file when it is dropped")] File),
+    /// With the file that it made, and removes when it is dropped.
+    Unix(UnixListener, #[expect(dead_code, reason = "held for its end")] Option<File>),
 }
 
 /// A connection, off its event loop.
@@ -109,12 +118,23 @@ impl Listeners {
         places: &[Listen],
     ) -> Result<(Self, Vec<Listen>), (Listen, io::Error)> {
         let (mut all, mut bound) = (Vec::new(), Vec::new());
-        for place in places {
-            let listener = Listener::bind(place).await;
-            let found = listener.and_then(|it| it.place(place).map(|found| (it, found)));
-            let (listener, found) = found.map_err(|error| (place.clone(), error))?;
-            all.push(listener);
-            bound.push(found);
+        for (index, place) in places.iter().enumerate() {
+            let opened = match place {
+                // The sockets have one owner.
+                Listen::Systemd if places[..index].contains(place) => {
+                    Err(io::Error::other("it is named twice"))
+                }
+                Listen::Systemd => passed(),
+                Listen::Tcp(address) => {
+                    TcpListener::bind(address).await.map(|it| vec![Listener::Tcp(it)])
+                }
+                Listen::Unix(path) => bind_unix(path).await.map(|it| vec![it]),
+            };
+            let opened = opened.map_err(|error| (place.clone(), error))?;
+            for listener in opened {
+                bound.push(listener.place().map_err(|error| (place.clone(), error))?);
+                all.push(listener);
+            }
         }
         Ok((Self { all, first: 0 }, bound))
     }
@@ -143,20 +163,14 @@ impl From<TcpListener> for Listeners {
 }
 
 impl Listener {
-    async fn bind(place: &Listen) -> io::Result<Self> {
-        match place {
-            Listen::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
-            Listen::Unix(path) => {
-                let (listener, file) = bind_unix(path).await?;
-                Ok(Self::Unix(listener, file))
-            }
-        }
-    }
-
-    fn place(&self, asked: &Listen) -> io::Result<Listen> {
+    fn place(&self) -> io::Result<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
-            Self::Unix(..) => Ok(asked.clone()),
+            Self::Unix(listener, _) => {
+                let address = listener.local_addr()?;
+                // One without a path is in Linux's abstract namespace.
+                Ok(Listen::Unix(address.as_pathname().unwrap_or(Path::new("@")).to_owned()))
+            }
         }
     }
 
@@ -199,7 +213,27 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-async fn bind_unix(path: &Path) -> io::Result<(UnixListener, File)> {
+/// Takes the sockets that systemd passed, which stay its own: their files too.
+fn passed() -> io::Result<Vec<Listener>> {
+    let mut sockets = ListenFd::from_env();
+    let count = sockets.len();
+    let take = |index| {
+        if let Ok(Some(listener)) = sockets.take_tcp_listener(index) {
+            listener.set_nonblocking(true)?;
+            return TcpListener::from_std(listener).map(Listener::Tcp);
+        }
+        let listener = sockets.take_unix_listener(index)?.ok_or(io::ErrorKind::NotFound)?;
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener).map(|listener| Listener::Unix(listener, None))
+    };
+    let listeners: Vec<_> = (0..count).map(take).collect::<io::Result<_>>()?;
+    if listeners.is_empty() {
+        return Err(io::Error::other("no sockets were passed (LISTEN_FDS)"));
+    }
+    Ok(listeners)
+}
+
+async fn bind_unix(path: &Path) -> io::Result<Listener> {
     remove_stale(path).await?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
@@ -209,7 +243,7 @@ async fn bind_unix(path: &Path) -> io::Result<(UnixListener, File)> {
     socket.listen(UNIX_BACKLOG)?;
     socket.set_nonblocking(true)?;
     let listener = unix::UnixListener::from(std::os::fd::OwnedFd::from(socket));
-    Ok((UnixListener::from_std(listener)?, file))
+    Ok(Listener::Unix(UnixListener::from_std(listener)?, Some(file)))
 }
 
 /// Removes the socket of a server that was killed. What answers there, or is no socket, stays.
@@ -237,7 +271,9 @@ mod tests {
 
     #[test]
     fn a_place_is_an_address_with_a_port_or_the_path_of_a_socket() {
-        for text in ["127.0.0.1:50051", "[::1]:0", "0.0.0.0:1", "unix:/run/a b", "unix:a"] {
+        for text in
+            ["127.0.0.1:50051", "[::1]:0", "0.0.0.0:1", "unix:/run/a b", "unix:a", "systemd"]
+        {
             let place = text.parse::<Listen>();
             assert_eq!(place.map(|it| it.to_string()).as_deref(), Ok(text));
         }

@@ -202,8 +202,7 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     if !(1..=BODY_BYTES_CEILING).contains(&options.body_bytes_max) {
         return Err(StartError::BodyLimit(options.body_bytes_max));
     }
-    check_openness(&options)?;
-    check_plaintext(&options)?;
+    check_reach(&options, &options.listen)?;
     let tls = options.tls.clone().map(Tls::open).transpose()?;
     let hub = Hub::default();
     let (store, store_guard) = open_store(&options, hub.clone()).await?;
@@ -214,6 +213,9 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         let (listeners, addresses) = Listeners::bind(&options.listen)
             .await
             .map_err(|(address, source)| StartError::Listen { address, source })?;
+        // Once more, for sockets that were opened by others.
+        check_reach(&options, &addresses)?;
+        warn_of_reach(&options, &addresses);
         let current = tls.as_ref().map(Tls::current);
         let (connections_max, workers) = (options.connections_max, options.workers);
         let connections = Connections::new(services, connections_max, workers, current)
@@ -241,14 +243,31 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     })
 }
 
-/// An open server is to be reached from its own machine only, unless the operator insists.
-fn check_openness(options: &Options) -> Result<(), StartError> {
-    if !options.open {
-        return Ok(());
+/// Without tokens or without TLS a server is to be reached from its own machine only, unless the
+/// operator insists.
+fn check_reach(options: &Options, places: &[Listen]) -> Result<(), StartError> {
+    if places.is_empty() {
+        return Err(StartError::NoAddress);
     }
-    let beyond = options.listen.iter().find_map(Listen::beyond_loopback);
-    if let Some(address) = beyond.filter(|_| !options.open_beyond_loopback) {
-        return Err(StartError::OpenBeyondLoopback(address));
+    match places.iter().find_map(Listen::beyond_loopback) {
+        Some(address) if options.open && !options.open_beyond_loopback => {
+            Err(StartError::OpenBeyondLoopback(address))
+        }
+        Some(address) if options.tls.is_none() && !options.plaintext_beyond_loopback => {
+            Err(StartError::PlaintextBeyondLoopback(address))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn warn_of_reach(options: &Options, places: &[Listen]) {
+    if options.tls.is_none() {
+        for address in places.iter().filter_map(Listen::beyond_loopback) {
+            warn!(%address, "WITHOUT TLS: whoever is on the way can read every token and message");
+        }
+    }
+    if !options.open {
+        return;
     }
     warn!("this server is OPEN: no token is asked for, callers are who they say they are");
     if options.open_beyond_loopback {
@@ -257,28 +276,6 @@ fn check_openness(options: &Options) -> Result<(), StartError> {
         warn!(
             "every program and every user of this machine can read every mailbox and send as anybody"
         );
-    }
-    Ok(())
-}
-
-/// Without TLS nothing leaves the machine, unless the operator insists.
-fn check_plaintext(options: &Options) -> Result<(), StartError> {
-    if options.listen.is_empty() {
-        return Err(StartError::NoAddress);
-    }
-    let beyond = options.listen.iter().find_map(Listen::beyond_loopback);
-    match beyond.filter(|_| options.tls.is_none()) {
-        None => Ok(()),
-        Some(address) if !options.plaintext_beyond_loopback => {
-            Err(StartError::PlaintextBeyondLoopback(address))
-        }
-        Some(address) => {
-            warn!(
-                %address,
-                "listens WITHOUT TLS: who is on the way to it can read every token and message"
-            );
-            Ok(())
-        }
     }
 }
 
@@ -360,7 +357,7 @@ impl Server {
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.addresses.iter().find_map(|address| match address {
             Listen::Tcp(address) => Some(*address),
-            Listen::Unix(_) => None,
+            Listen::Unix(_) | Listen::Systemd => None,
         })
     }
 
@@ -369,7 +366,7 @@ impl Server {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let uri = |address: &Listen| match address {
             Listen::Tcp(address) => format!("{scheme}://{address}"),
-            Listen::Unix(_) => address.to_string(),
+            Listen::Unix(_) | Listen::Systemd => address.to_string(),
         };
         self.addresses.iter().map(uri).collect()
     }

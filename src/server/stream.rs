@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -26,6 +26,15 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// What a connection holds encrypted until its socket takes it. Nobody counts this.
 const ENCRYPTED_BYTES_MAX: usize = 32 * 1024;
+
+/// How every TLS connection begins: with a record that holds a handshake (RFC 8446, section 5.1).
+const HANDSHAKE: u8 = 22;
+
+/// What those get who speak plaintext where TLS is spoken. It is for people: also clients of HTTP/2
+/// show it.
+const TLS_ONLY: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
+    content-type: application/json\r\ncontent-length: 58\r\n\r\n\
+    {\"error\": \"this address takes TLS only: begin with https\"}";
 
 /// What a connection's bytes go over. The plain ones lie in it: they cost no more than one comparison.
 pub(super) enum Stream {
@@ -53,7 +62,11 @@ impl Stream {
     /// Agrees with the client on TLS. Gives the stream back when they cannot: the client has been told
     /// why.
     pub(super) async fn secure(self, config: Arc<ServerConfig>) -> Result<Self, (io::Error, Self)> {
-        let Self::Tcp(stream) = self else { return Ok(self) };
+        let Self::Tcp(mut stream) = self else { return Ok(self) };
+        match refuse_plaintext(&mut stream).await {
+            Ok(()) => {}
+            Err(error) => return Err((error, Self::Tcp(stream))),
+        }
         let bound = |tls: &mut tokio_rustls::rustls::ServerConnection| {
             tls.set_buffer_limit(Some(ENCRYPTED_BYTES_MAX));
         };
@@ -82,6 +95,15 @@ impl Stream {
         let probes = TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL);
         SockRef::from(stream).set_tcp_keepalive(&probes)
     }
+}
+
+async fn refuse_plaintext(stream: &mut TcpStream) -> io::Result<()> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? > 0 && first != [HANDSHAKE] {
+        stream.write_all(TLS_ONLY).await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "plaintext instead of TLS"));
+    }
+    Ok(())
 }
 
 /// The same call of whichever it is.

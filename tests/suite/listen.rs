@@ -5,14 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use peerpost::client::{Client, Event, FollowOptions, Start};
 use peerpost::proto::ErrorReason;
 use peerpost::server::{Listen, StartError};
-use peerpost::testing::TestServer;
+use peerpost::testing::{TestServer, within_patience};
 
-use crate::cli_support::Machine;
+use crate::cli_support::{Machine, Running};
 use crate::client_support::{caught_up, next_event, patient};
+use crate::support::binary;
 use crate::tls_support::{Authority, Files, register, trusting};
 
 fn loopback() -> Listen {
@@ -167,4 +169,50 @@ async fn serve_says_both_ways_out_warns_and_names_every_place() {
     let outcome = serving.terminate().await;
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(outcome.stderr.contains("WITHOUT TLS"), "{outcome:?}");
+}
+
+/// Becomes the server, with a listening socket as the one that systemd passes.
+const PASS_A_SOCKET: &str = "\
+import os, socket, sys
+listener = socket.create_server(('127.0.0.1', 0))
+os.dup2(listener.fileno(), 3, inheritable=True)
+os.set_inheritable(3, True)
+os.environ['LISTEN_FDS'] = '1'
+os.environ['LISTEN_PID'] = str(os.getpid())
+print(listener.getsockname()[1], file=sys.stderr, flush=True)
+os.execv(sys.argv[1], sys.argv[1:])";
+
+#[tokio::test]
+async fn a_service_manager_passes_a_socket_and_is_told_of_ready_and_stopping() {
+    let machine = Machine::new("127.0.0.1:1");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("notify");
+    let manager = tokio::net::UnixDatagram::bind(&path).expect("a socket");
+    let mut command = Command::new("python3");
+    command
+        .args(["-c", PASS_A_SOCKET])
+        .arg(binary())
+        .args(["serve", "--listen", "systemd", "--data-dir"])
+        .arg(folder.path().join("data"))
+        .env("NOTIFY_SOCKET", &path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let told = async || {
+        let mut bytes = [0; 64];
+        let read = within_patience("news", manager.recv(&mut bytes)).await.expect("news");
+        String::from_utf8_lossy(&bytes[..read]).trim().to_owned()
+    };
+    let serving = Running::start(command);
+    assert_eq!(told().await, "READY=1");
+    let lines = serving.lines(1).await;
+    let addr = lines[0].strip_prefix("peerpost listens on http://").expect("an address");
+    let port = addr.parse::<SocketAddr>().expect("an address").port();
+    serving.notes(&format!("{port}\n")).await;
+    register(addr, patient(), "alice").await;
+    let (outcome, stopping) = tokio::join!(serving.terminate(), told());
+    assert_eq!(stopping, "STOPPING=1");
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+
+    let none = machine.run(&["serve", "--listen", "systemd"]).await;
+    none.fails(1, &["systemd", "LISTEN_FDS"]);
 }
