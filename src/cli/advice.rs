@@ -67,7 +67,13 @@ fn in_one_line(error: &anyhow::Error) -> String {
 /// What to do about an error of any command.
 pub(super) fn for_client_error(error: &client::Error) -> Option<&'static str> {
     use ErrorReason as R;
-    if let client::Error::Connect { .. } = error {
+    if let client::Error::Connect { problem, .. } = error {
+        if problem.contains("certificate") {
+            return Some("--tls-ca names the authority that the server's certificate is from");
+        }
+        if problem.contains("corrupt message") {
+            return Some("does the server speak TLS there? without TLS it is at http://");
+        }
         return Some("is the server running? `peerpost serve` starts one; --server names another");
     }
     match error.reason()? {

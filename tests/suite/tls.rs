@@ -1,5 +1,6 @@
 //! TLS: what is agreed on, who is turned away, and certificates that change while the server runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use peerpost::client::{Client, Event, FollowOptions, Start};
@@ -8,10 +9,13 @@ use peerpost::testing::{PATIENCE, ServerProcess, TestServer, eventually, within_
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio_rustls::rustls::HandshakeKind;
 
 use crate::client_support::{caught_up, impatient, next_event};
 use crate::support::{WITH_MANY_FILES, binary, raise_file_limit};
-use crate::tls_support::{Authority, Files, connect, register, shown, trusting};
+use crate::tls_support::{
+    Authority, Files, client_config, connect, connect_with, register, shown, trusting,
+};
 
 /// A record that holds a handshake message, of which more is to come.
 const BEGINNING: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
@@ -106,6 +110,37 @@ async fn a_certificate_that_is_no_good_is_not_taken_and_a_good_one_is_noticed_wi
     for line in new.key.lines().chain(other.key.lines()).filter(|line| !line.starts_with('-')) {
         assert!(!server.stderr().contains(line), "a key in the log");
     }
+}
+
+#[tokio::test]
+async fn no_session_is_resumed_after_the_certificate_changed() {
+    let authority = Authority::new();
+    let (old, new) = (authority.issue(), authority.issue());
+    let files = Files::of(&old);
+    let server = start(&files).await;
+    // Comes again and again, with what it remembers.
+    let config = client_config(&authority, &["http/1.1"], None);
+    let visit = async || {
+        let stream = connect_with(server.addr(), Arc::clone(&config)).await;
+        let mut stream = stream.expect("agreed");
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.expect("sent");
+        // Tickets come with the answer.
+        let mut answer = Vec::new();
+        within_patience("the answer", stream.read_to_end(&mut answer)).await.expect("an answer");
+        let tls = stream.get_ref().1;
+        let certificate = tls.peer_certificates().expect("a certificate")[0].clone().into_owned();
+        (tls.handshake_kind(), certificate)
+    };
+    visit().await;
+    assert_eq!(visit().await, (Some(HandshakeKind::Resumed), old.der()));
+    files.put(&new);
+    let (kind, certificate) = eventually("another certificate", async || {
+        let visited = visit().await;
+        (visited.1 != old.der()).then_some(visited)
+    })
+    .await;
+    assert_eq!((kind, certificate), (Some(HandshakeKind::Full), new.der()));
 }
 
 #[tokio::test]

@@ -59,6 +59,7 @@ async fn the_commands_speak_tls() {
     let files = Files::of(&authority.issue());
     let server = start(&files, &clients).await;
     let known = clients.issue();
+    files.write("stranger.pem", &Authority::new().pem());
     files.write("ca.pem", &authority.pem());
     files.write("client.pem", &known.certificate);
     files.write("client.key", &known.key);
@@ -71,8 +72,10 @@ async fn the_commands_speak_tls() {
     machine.ok(&[&known[..], &["register", "alice"]].concat()).await;
     machine.ok(&[&known[..], &["send", "alice", "over TLS"]].concat()).await;
     assert!(machine.ok(&[&known[..], &["inbox"]].concat()).await.contains("over TLS"));
-    let untrusted = machine.run(&[&identity[..], &["inbox"]].concat()).await;
-    untrusted.fails(1, &["cannot connect", &server.uri()]);
+    let stranger = path("stranger.pem");
+    let distrustful = [&["--tls-ca", &stranger][..], &identity[..], &["inbox"]].concat();
+    let untrusted = machine.run(&distrustful).await;
+    untrusted.fails(1, &["cannot connect", &server.uri(), "hint: --tls-ca"]);
     machine.run(&[&trust[..], &["inbox"]].concat()).await.fails(1, &["error: "]);
     machine
         .run(&["--tls-client-cert", &certificate, "inbox"])

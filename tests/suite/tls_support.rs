@@ -101,13 +101,13 @@ impl Files {
     }
 }
 
-/// A TLS connection of a client that trusts `authority` and speaks `protocols` within.
-pub(crate) async fn connect(
-    addr: SocketAddr,
+/// How a client is set up that trusts `authority` and speaks `protocols` within. Those that share it
+/// resume their sessions.
+pub(crate) fn client_config(
     authority: &Authority,
     protocols: &[&str],
     identity: Option<&Issued>,
-) -> io::Result<TlsStream<TcpStream>> {
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.0.der().clone()).expect("an authority");
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -122,9 +122,27 @@ pub(crate) async fn connect(
         }
     };
     config.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+/// A TLS connection.
+pub(crate) async fn connect_with(
+    addr: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(addr).await?;
     let name = ServerName::try_from(NAME).expect("a name");
-    within_patience("a handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+    within_patience("a handshake", TlsConnector::from(config).connect(name, stream)).await
+}
+
+/// A TLS connection of a client that comes for the first time.
+pub(crate) async fn connect(
+    addr: SocketAddr,
+    authority: &Authority,
+    protocols: &[&str],
+    identity: Option<&Issued>,
+) -> io::Result<TlsStream<TcpStream>> {
+    connect_with(addr, client_config(authority, protocols, identity)).await
 }
 
 /// The certificate that a new connection gets.
