@@ -81,11 +81,17 @@ pub(super) fn in_a_sentence(error: &client::Error) -> String {
 pub(super) fn for_client_error(error: &client::Error) -> Option<&'static str> {
     use client::Error as E;
     match error {
+        E::Connect { problem, .. } if problem.contains("certificate") => {
+            Some("--tls-ca names the authority that the server's certificate is from")
+        }
+        E::Connect { problem, .. } if problem.contains("corrupt message") => {
+            Some("does the server speak TLS there? without TLS it is at http://")
+        }
         E::Connect { .. } => {
             Some("is the server running? `peerpost serve` starts one; --server names another")
         }
         E::InvalidServer { .. } => Some(
-            "--server takes http://HOST:PORT or HOST:PORT; `peerpost profile show` says which is used",
+            "--server takes HOST:PORT, http[s]://HOST:PORT or unix:/PATH; `peerpost profile show` says which is used",
         ),
         E::Disconnected { .. } | E::DeadlineExceeded { .. } | E::Silent { .. } => {
             Some("the server may be restarting or busy: try again in a while")

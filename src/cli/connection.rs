@@ -1,5 +1,6 @@
 //! Which server, and as whom.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -22,9 +23,35 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectionArgs {
-    /// The server: http://HOST:PORT or HOST:PORT [default: the profile's, or 127.0.0.1:50051].
+    /// The server: HOST:PORT, http://HOST:PORT or https://HOST:PORT, or unix: and a path [default: the
+    /// profile's, or 127.0.0.1:50051].
     #[arg(long, global = true, env = "PEERPOST_SERVER", value_name = "SERVER")]
     server: Option<String>,
+
+    /// The authorities, in PEM, that an https server may have its certificate from, instead of those that
+    /// the system trusts.
+    #[arg(long, global = true, env = "PEERPOST_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+
+    /// The certificate, in PEM, to show to a server that asks for one.
+    #[arg(
+        long,
+        global = true,
+        env = "PEERPOST_TLS_CLIENT_CERT",
+        value_name = "FILE",
+        requires = "tls_client_key"
+    )]
+    tls_client_cert: Option<PathBuf>,
+
+    /// That certificate's private key, in PEM.
+    #[arg(
+        long,
+        global = true,
+        env = "PEERPOST_TLS_CLIENT_KEY",
+        value_name = "FILE",
+        requires = "tls_client_cert"
+    )]
+    tls_client_key: Option<PathBuf>,
 
     /// The user to act as, out of those registered from this machine. Not needed when there is one.
     #[arg(
@@ -119,14 +146,22 @@ impl ConnectionArgs {
     }
 
     /// A client of this server.
-    pub(super) fn client_of(server: &str) -> anyhow::Result<Client> {
-        let options = Options::default().retry_deadline(RETRY_DEADLINE);
+    pub(super) fn client_of(&self, server: &str) -> anyhow::Result<Client> {
+        let mut options = Options::default().retry_deadline(RETRY_DEADLINE);
+        if let Some(ca) = &self.tls_ca {
+            options = options.tls_ca(read(ca)?);
+        }
+        if let Some((certificate, key)) =
+            self.tls_client_cert.as_ref().zip(self.tls_client_key.as_ref())
+        {
+            options = options.tls_identity(read(certificate)?, read(key)?);
+        }
         Ok(Client::connect_with(server, options)?)
     }
 
     /// A client without an identity.
     pub(super) fn anonymous(&self) -> anyhow::Result<Client> {
-        Self::client_of(&self.choose()?.server)
+        self.client_of(&self.choose()?.server)
     }
 
     /// A client as the user who runs the command.
@@ -137,7 +172,7 @@ impl ConnectionArgs {
     /// A client as the user who runs the command, and their name, unless only their token is known.
     pub(super) fn identified(&self) -> anyhow::Result<(Client, Option<String>)> {
         let chosen = self.choose()?;
-        let client = Self::client_of(&chosen.server)?;
+        let client = self.client_of(&chosen.server)?;
         let (token, name) = match token_from_environment()? {
             Some(token) => (token, None),
             None => choose(&Identities::of_server(client.server())?, chosen.user.as_ref())
@@ -146,6 +181,10 @@ impl ConnectionArgs {
         };
         Ok((client.with_token(&token), name))
     }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The token in the environment, which goes before those that are kept.
@@ -213,6 +252,9 @@ mod tests {
                 .map(str::to_owned)
         };
         ConnectionArgs {
+            tls_ca: None,
+            tls_client_cert: None,
+            tls_client_key: None,
             server: value("server"),
             user: value("user").map(|name| Username::parse(&name).expect("a name")),
             profile: value("profile"),

@@ -146,6 +146,8 @@ pub(super) fn config_folder() -> anyhow::Result<PathBuf> {
 /// share, since no host name begins or ends with a bracket.
 fn folder_name(server: &str) -> String {
     let authority = server.split_once("://").map_or(server, |(_, authority)| authority);
+    // Of a Unix socket's path.
+    let authority = authority.replace('/', "-");
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => {
             format!("{}_{port}", host.replace(':', "-"))

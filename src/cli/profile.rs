@@ -95,7 +95,7 @@ fn add(connection: &ConnectionArgs, name: &str) -> anyhow::Result<()> {
         ));
     };
     // In the form in which the client would use it, if it is an address at all.
-    let server = ConnectionArgs::client_of(server)?.server().to_owned();
+    let server = connection.client_of(server)?.server().to_owned();
     let user = connection.own_user().map(|user| user.as_str().to_owned());
     let mut profiles = Profiles::load()?;
     profiles.profiles.insert(name.to_owned(), Profile { server, user });
@@ -109,7 +109,7 @@ fn add(connection: &ConnectionArgs, name: &str) -> anyhow::Result<()> {
 
 fn show(connection: &ConnectionArgs) -> anyhow::Result<()> {
     let chosen = connection.choose()?;
-    let server = ConnectionArgs::client_of(&chosen.server)?.server().to_owned();
+    let server = connection.client_of(&chosen.server)?.server().to_owned();
     let identities = Identities::of_server(&server)?;
     output::line(&format!("server   {server}"))?;
     match (&chosen.user, identities.names()?.as_slice()) {

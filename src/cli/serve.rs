@@ -1,38 +1,61 @@
-use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::output;
 use super::signals::StopSignals;
 use crate::domain::limits::BODY_BYTES_CEILING;
-use crate::server::{self, AllowedOrigin, Options};
+use crate::server::{self, AllowedOrigin, Listen, Options, Reload, TlsFiles};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   peerpost serve
-  peerpost serve --listen 0.0.0.0:50051 --data-dir /var/lib/peerpost
+  peerpost serve --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem
+  peerpost serve --listen 127.0.0.1:50051 --listen unix:/run/peerpost/socket
   peerpost serve --allow-origin https://chat.example.org
   peerpost serve --open --listen 127.0.0.1:5000
 
-One port takes gRPC, gRPC-Web and plain HTTP, over HTTP/2 (without TLS) and HTTP/1.1.
+Each address takes gRPC, gRPC-Web and plain HTTP, over HTTP/2 and HTTP/1.1. With a certificate, TCP
+takes TLS only; changed files are noticed within seconds or at SIGHUP, and no connection is dropped.
 
 Ctrl-C or SIGTERM stops it cleanly: what was accepted is finished, and streams are told to connect
-again; a second one stops it at once. Once it accepts calls, it prints its address on stdout; it logs to stderr (PEERPOST_LOG).")]
+again; a second one stops it at once. Once it accepts calls, it prints its addresses on
+stdout, a line each; it logs to stderr (PEERPOST_LOG).")]
 pub(super) struct Args {
-    /// The address to listen on; port 0 takes a free one.
+    /// Where to listen: an IP address and a port, of which 0 takes a free one; the path of a Unix socket;
+    /// or `systemd`, for the sockets that it passes. Can be repeated.
     #[arg(
         long,
         env = "PEERPOST_LISTEN",
-        value_name = "ADDRESS:PORT",
+        value_name = "ADDRESS:PORT|unix:PATH|systemd",
+        value_delimiter = ',',
         default_value = "127.0.0.1:50051"
     )]
-    listen: SocketAddr,
+    listen: Vec<Listen>,
+
+    /// The server's certificate and those that lead to its authority, in PEM: TCP takes TLS only.
+    #[arg(long, env = "PEERPOST_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, in PEM.
+    #[arg(long, env = "PEERPOST_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// The authorities, in PEM, of which a client has to have a certificate to connect.
+    #[arg(long, env = "PEERPOST_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// Listen on any address without TLS: for a server behind something that speaks TLS. Who is between
+    /// the two can read every token and message.
+    #[arg(long)]
+    plaintext_beyond_loopback: bool,
 
     /// The folder that holds everything: created when it is not there.
     #[arg(long, env = "PEERPOST_DATA_DIR", value_name = "FOLDER", default_value = "peerpost-data")]
@@ -86,23 +109,50 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     // Before anything can be asked to stop, so that no signal kills it halfway.
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
+    // Without TLS it ends the server, as when a terminal is closed.
+    let hangups = args.tls_cert.is_some().then(|| signal(SignalKind::hangup())).transpose();
+    let hangups = hangups.context("cannot listen for signals")?;
     let server = server::bind(options(args)?).await?;
-    let address = server.local_addr();
-    tracing::info!(%address, data_dir = %args.data_dir.display(), "listening");
-    // With nobody to read it, the server serves all the same.
-    let _ = output::line(&format!("peerpost listens on http://{address}"));
+    let reload = server.reload();
+    for uri in server.uris() {
+        tracing::info!(%uri, data_dir = %args.data_dir.display(), "listening");
+        // With nobody to read it, the server serves all the same.
+        let _ = output::line(&format!("peerpost listens on {uri}"));
+    }
+
+    tell_manager(NotifyState::Ready);
 
     let shutdown = CancellationToken::new();
     let mut run = pin!(server.run(shutdown.clone()));
     tokio::select! {
         ended = &mut run => return Ok(ended?),
         () = signals.next() => {}
+        () = reload_on(hangups, reload) => {}
     }
     tracing::info!("asked to stop; asked again, it stops at once");
+    tell_manager(NotifyState::Stopping);
     shutdown.cancel();
     tokio::select! {
         ended = &mut run => Ok(ended?),
         () = signals.next() => bail!("stopped before the open calls had ended"),
+    }
+}
+
+/// Tells the service manager, if there is one that wants to know (`NOTIFY_SOCKET`).
+fn tell_manager(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell the service manager");
+    }
+}
+
+/// Has the certificates read again at each signal, for ever.
+async fn reload_on(signals: Option<Signal>, reload: Option<Reload>) {
+    let (Some(mut signals), Some(reload)) = (signals, reload) else {
+        return std::future::pending().await;
+    };
+    while signals.recv().await.is_some() {
+        tracing::info!("asked to read the certificates again");
+        reload.now();
     }
 }
 
@@ -115,7 +165,14 @@ pub(super) fn workers(text: &str) -> Result<NonZero<usize>, String> {
 
 fn options(args: &Args) -> anyhow::Result<Options> {
     let mut options = Options::new(&args.data_dir);
-    options.listen = args.listen;
+    options.listen.clone_from(&args.listen);
+    let pair = args.tls_cert.clone().zip(args.tls_key.clone());
+    options.tls = pair.map(|(certificate, key)| TlsFiles {
+        certificate,
+        key,
+        client_ca: args.tls_client_ca.clone(),
+    });
+    options.plaintext_beyond_loopback = args.plaintext_beyond_loopback;
     options.allow_origins.clone_from(&args.allow_origins);
     options.open = args.open;
     options.open_beyond_loopback = args.open_beyond_loopback;

@@ -39,8 +39,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at `http://host:port`, or `host:port` for short, with the default
-    /// [`Options`]. The connection is opened by the first call.
+    /// A client of the server at `http://host:port`, or `host:port` for short, at `https://host:port`,
+    /// or at the Unix socket `unix:/path`, with the default [`Options`]. The connection is opened by
+    /// the first call.
     ///
     /// # Errors
     /// [`Error::InvalidServer`] for a text that names no server.

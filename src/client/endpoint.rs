@@ -16,17 +16,26 @@ const DEFAULT_PORT: u16 = 50051;
 /// ones this window is full long before, and an unread follower just waits.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 
-/// The server's URI: `http://host[:port]`, for a text that may leave out the scheme.
+/// The server's URI: `http[s]://host[:port]`, for a text that may leave out the scheme, or `unix:/path`.
 pub(super) fn parse_server(text: &str) -> Result<String, Error> {
     let invalid = |problem: &str| Error::InvalidServer {
         server: text.to_owned(),
-        problem: format!("{problem}; give http://HOST:PORT or HOST:PORT"),
+        problem: format!("{problem}; give HOST:PORT, http[s]://HOST:PORT or unix:/PATH"),
     };
+    if let Some(path) = text.strip_prefix("unix:") {
+        let is_path = path.starts_with('/') && !path.starts_with("//");
+        return if is_path {
+            Ok(text.to_owned())
+        } else {
+            Err(invalid("its path is not absolute"))
+        };
+    }
     let has_scheme = text.contains("://");
     let full = if has_scheme { text.to_owned() } else { format!("http://{text}") };
     let uri = full.parse::<Uri>().map_err(|error| invalid(&error.to_string()))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(invalid("only http is spoken here, without TLS"));
+    let scheme = uri.scheme_str().unwrap_or_default();
+    if !matches!(scheme, "http" | "https") {
+        return Err(invalid("only http and https are spoken here"));
     }
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err(invalid("it has a path, which no server has"));
@@ -36,8 +45,8 @@ pub(super) fn parse_server(text: &str) -> Result<String, Error> {
             let host = authority.host().to_ascii_lowercase();
             let default_port = (!has_scheme).then_some(DEFAULT_PORT);
             Ok(match authority.port_u16().or(default_port) {
-                Some(port) => format!("http://{host}:{port}"),
-                None => format!("http://{host}"),
+                Some(port) => format!("{scheme}://{host}:{port}"),
+                None => format!("{scheme}://{host}"),
             })
         }
         _ => Err(invalid("it has no host")),
@@ -50,8 +59,11 @@ pub(super) fn new_endpoint(server: &str, options: &Options) -> Result<Endpoint, 
         server: server.to_owned(),
         problem: error.to_string(),
     };
-    Ok(Endpoint::from_shared(server.to_owned())
-        .map_err(invalid)?
+    let mut endpoint = Endpoint::from_shared(server.to_owned()).map_err(invalid)?;
+    if server.starts_with("https:") {
+        endpoint = endpoint.tls_config(options.tls.config(server, options)?).map_err(invalid)?;
+    }
+    Ok(endpoint
         .user_agent(concat!("peerpost/", env!("CARGO_PKG_VERSION")))
         .map_err(invalid)?
         .connect_timeout(options.connect_timeout)
@@ -75,6 +87,8 @@ mod tests {
             ("localhost:7000", "http://localhost:7000"),
             ("example.org", "http://example.org:50051"),
             ("[::1]:50051", "http://[::1]:50051"),
+            ("HTTPS://Example.org:7000", "https://example.org:7000"),
+            ("unix:/run/Peer Post", "unix:/run/Peer Post"),
         ];
         for (text, uri) in named {
             assert_eq!(parse_server(text).expect(text), uri);
@@ -83,8 +97,19 @@ mod tests {
 
     #[test]
     fn what_names_no_server_is_refused() {
-        let refused =
-            ["", "http://", ":50051", "https://a:1", "ftp://a", "a b", "a:1/x", "http://u@h:1"];
+        let refused = [
+            "",
+            "http://",
+            ":50051",
+            "https://",
+            "ftp://a",
+            "a b",
+            "a:1/x",
+            "http://u@h:1",
+            "unix:",
+            "unix:a",
+            "unix://a/b",
+        ];
         for text in refused {
             assert!(matches!(parse_server(text), Err(Error::InvalidServer { .. })), "{text:?}");
         }

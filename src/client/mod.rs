@@ -116,6 +116,7 @@ mod options;
 mod position;
 mod retry;
 mod send_all;
+mod tls;
 mod token;
 mod user;
 

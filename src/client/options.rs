@@ -1,13 +1,14 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::tls::Tls;
 use crate::domain::limits::STREAM_SENDS_IN_WORK_MAX;
 
 /// The most messages of [`Client::send_all`](super::Client::send_all) that wait for their answers at a
 /// time, whatever is asked for: as many as the server takes on one stream.
 const SENDS_IN_FLIGHT_CEILING: usize = STREAM_SENDS_IN_WORK_MAX;
 
-/// The waits and the queues of a [`Client`](super::Client), each with a bound.
+/// The waits and the queues of a [`Client`](super::Client), each with a bound, and whom it trusts over TLS.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,6 +29,7 @@ pub struct Options {
     pub(super) keepalive_interval: Duration,
     pub(super) keepalive_timeout: Duration,
     pub(super) sends_in_flight_max: usize,
+    pub(super) tls: Tls,
 }
 
 impl Default for Options {
@@ -42,6 +44,7 @@ impl Default for Options {
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
             sends_in_flight_max: 256,
+            tls: Tls::default(),
         }
     }
 }
@@ -103,6 +106,26 @@ impl Options {
     #[must_use]
     pub fn sends_in_flight_max(mut self, messages: usize) -> Self {
         self.sends_in_flight_max = messages.clamp(1, SENDS_IN_FLIGHT_CEILING);
+        self
+    }
+
+    /// The authorities that a server at `https://…` may have its certificate from, in PEM, instead of
+    /// those that the system trusts.
+    #[must_use]
+    pub fn tls_ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.ca = Some(pem.into());
+        self
+    }
+
+    /// The certificate and the private key to show to a server that asks for one, in PEM. Default:
+    /// none.
+    #[must_use]
+    pub fn tls_identity(
+        mut self,
+        certificate_pem: impl Into<Vec<u8>>,
+        key_pem: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.tls.identity = Some((certificate_pem.into(), key_pem.into()));
         self
     }
 

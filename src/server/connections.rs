@@ -1,7 +1,6 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
-use std::net::{self, SocketAddr};
 use std::num::NonZero;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,9 +11,9 @@ use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -22,7 +21,10 @@ use tracing::{debug, warn};
 
 use super::held::RequestBody;
 use super::held::{Answer, HELD_BYTES_MAX, Holdings, Share};
+use super::listen::{Accepted, Listeners};
 use super::socket::{Protocol, Socket};
+use super::stream::Stream;
+use super::tls;
 use super::workers::Workers;
 use crate::domain::limits::METADATA_BYTES_MAX;
 use crate::grpc::SeenAddress;
@@ -39,7 +41,7 @@ const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
-/// How long a client may take to begin.
+/// How long a client may take to begin, to agree on TLS included.
 const PREFACE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the head of an HTTP/1.1 request may take, from the end of the answer before it: that is also
@@ -73,6 +75,8 @@ pub(super) struct Connections<S> {
     services: S,
     places: Arc<Semaphore>,
     holdings: Arc<Holdings>,
+    /// What is spoken over TCP, instead of what TLS would hide.
+    tls: Option<tls::Current>,
     /// Cancelled: no new calls, end when the open ones have.
     drain: CancellationToken,
     /// Cancelled: end now.
@@ -109,7 +113,8 @@ impl<S> Services for S where
 /// The services, as they are called over one connection, from this address.
 struct Seen<S> {
     services: S,
-    address: SeenAddress,
+    /// `None` over a Unix socket.
+    address: Option<SeenAddress>,
     share: Arc<Share>,
 }
 
@@ -121,7 +126,9 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Seen<S> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let share = Arc::clone(&self.share);
         let mut request = request.map(|body| share.request(body));
-        request.extensions_mut().insert(self.address);
+        if let Some(address) = self.address {
+            request.extensions_mut().insert(address);
+        }
         // Always ready, as gRPC services are.
         let answer = self.services.clone().call(request);
         Box::pin(async move {
@@ -150,27 +157,27 @@ impl<S: Services> Connections<S> {
         services: S,
         connections_max: usize,
         workers: NonZero<usize>,
+        tls: Option<tls::Current>,
     ) -> io::Result<Self> {
         Ok(Self {
             workers: Workers::start(workers)?,
             services,
             places: Arc::new(Semaphore::new(connections_max)),
             holdings: Holdings::new(HELD_BYTES_MAX),
+            tls,
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
         })
     }
 
     /// Accepts connections and has the workers serve them, for ever.
-    pub(super) async fn accept(&self, listener: TcpListener) {
+    pub(super) async fn accept(&self, mut listeners: Listeners) {
         loop {
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
                 return;
             };
-            let accepted = listener.accept().await;
-            // Off this event loop; the worker's takes it.
-            match accepted.and_then(|(stream, remote)| Ok((stream.into_std()?, remote))) {
-                Ok((stream, remote)) => self.hand_over(stream, remote, place),
+            match listeners.accept().await {
+                Ok(accepted) => self.hand_over(accepted, place),
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "lost a connection"),
                 Err(error) => {
                     warn!(%error, "cannot accept connections");
@@ -181,17 +188,20 @@ impl<S: Services> Connections<S> {
     }
 
     /// Gives a connection to a worker. What is under way has a place each, which bounds it.
-    fn hand_over(&self, stream: net::TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit) {
+    fn hand_over(&self, accepted: Accepted, place: OwnedSemaphorePermit) {
         let (drain, cut) = (self.drain.clone(), self.cut.child_token());
+        let remote = accepted.remote();
         let services = Seen {
             services: self.services.clone(),
-            address: SeenAddress(remote.ip()),
+            address: remote.map(|remote| SeenAddress(remote.ip())),
             share: self.holdings.share(cut.clone()),
         };
+        let tls = self.tls.as_ref().filter(|_| remote.is_some());
+        let tls = tls.map(|current| Arc::clone(&current.borrow()));
         self.workers.spawn(move |tasks, connected| async move {
             let _held = (place, connected);
-            if let Err(error) = serve(stream, services, tasks, drain, cut).await {
-                debug!(%error, %remote, "a connection ended");
+            if let Err(error) = serve(accepted, tls, services, tasks, Ends { drain, cut }).await {
+                debug!(%error, ?remote, "a connection ended");
             }
         });
     }
@@ -213,22 +223,22 @@ impl<S: Services> Connections<S> {
     }
 }
 
-/// Serves a connection until it ends, its calls have ended after `drain`, or `cut`.
+/// Serves a connection until it ends, or is told to.
 async fn serve(
-    stream: net::TcpStream,
+    accepted: Accepted,
+    tls: Option<Arc<ServerConfig>>,
     services: Seen<impl Services>,
     tasks: TaskTracker,
-    drain: CancellationToken,
-    cut: CancellationToken,
+    ends: Ends,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let mut socket = Socket::new(TcpStream::from_std(stream)?, tasks.clone())?;
+    let mut socket = Socket::new(Stream::new(accepted)?, tasks.clone());
+    let begins = timeout(PREFACE_DEADLINE, begin(&mut socket, tls));
     let begun = tokio::select! {
-        begun = timeout(PREFACE_DEADLINE, socket.protocol()) => begun.unwrap_or(Ok(None))?,
+        begun = begins => begun.unwrap_or(Ok(None))?,
         // A client that has not begun has nothing to finish.
-        () = drain.cancelled() => None,
-        () = cut.cancelled() => None,
+        () = ends.drain.cancelled() => None,
+        () = ends.cut.cancelled() => None,
     };
-    let ends = Ends { drain, cut };
     match begun {
         None => Ok(()),
         Some(Protocol::Http2) => {
@@ -241,6 +251,19 @@ async fn serve(
             ends.of(connection, http1::Connection::graceful_shutdown).await
         }
     }
+}
+
+/// Waits until the client has said what it speaks. That goes by its first bytes within TLS as well,
+/// where it may have named nothing, and is held to what it named by nobody.
+async fn begin(
+    socket: &mut Socket,
+    tls: Option<Arc<ServerConfig>>,
+) -> io::Result<Option<Protocol>> {
+    if let Some(tls) = tls {
+        // Apart, so that plain connections are not larger for it.
+        Box::pin(socket.secure(tls)).await?;
+    }
+    socket.protocol().await
 }
 
 fn http2(tasks: TaskTracker) -> http2::Builder<Tracked> {
@@ -273,7 +296,9 @@ fn http1() -> http1::Builder {
 
 /// What ends a connection.
 struct Ends {
+    /// Cancelled: when its calls have ended.
     drain: CancellationToken,
+    /// Cancelled: at once.
     cut: CancellationToken,
 }
 
@@ -332,7 +357,7 @@ mod tests {
             Ok::<_, Infallible>(Response::new(Body::new("x".repeat(ANSWER_BYTES))))
         });
         let share = holdings.share(CancellationToken::new());
-        let seen = Seen { services, address: SeenAddress(Ipv4Addr::LOCALHOST.into()), share };
+        let seen = Seen { services, address: Some(SeenAddress(Ipv4Addr::LOCALHOST.into())), share };
         let (mut client, server) = tokio::io::duplex(SOCKET_BYTES);
         let connection = http1().serve_connection(TokioIo::new(server), seen);
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("taken");

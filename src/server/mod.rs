@@ -7,7 +7,10 @@ mod connections;
 mod front;
 mod gate;
 mod held;
+mod listen;
 mod socket;
+mod stream;
+mod tls;
 mod workers;
 
 use std::io;
@@ -29,6 +32,10 @@ use self::connections::{Connections, Services};
 use self::front::Front;
 pub use self::gate::{AllowedOrigin, OriginError};
 use self::gate::{Gate, Rules};
+use self::listen::Listeners;
+pub use self::listen::{Listen, ListenError};
+use self::tls::Tls;
+pub use self::tls::{Reload, TlsError, TlsFiles};
 pub use self::workers::workers_default;
 use crate::auth::Authenticator;
 use crate::domain::Message;
@@ -44,8 +51,14 @@ use crate::store::{self, CommitListener, OpenError, Store, StoreGuard};
 /// How a server is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where it listens; port 0 takes any free one. Default 127.0.0.1:50051.
-    pub listen: SocketAddr,
+    /// Where it listens. Default 127.0.0.1:50051 alone.
+    pub listen: Vec<Listen>,
+    /// What it speaks over TCP: TLS with these, or plaintext. Unix sockets never have TLS. Default
+    /// none.
+    pub tls: Option<TlsFiles>,
+    /// Without TLS it may listen on any address, for instance behind a proxy that speaks TLS. Default
+    /// no.
+    pub plaintext_beyond_loopback: bool,
     /// The data folder; created if it is not there.
     pub data_dir: PathBuf,
     /// The most bytes of a message's body. Default 64 KiB, at most 1 MiB.
@@ -74,7 +87,9 @@ impl Options {
     /// The defaults, on this data folder.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 50051)).into()],
+            tls: None,
+            plaintext_beyond_loopback: false,
             data_dir: data_dir.into(),
             body_bytes_max: BODY_BYTES_DEFAULT,
             drain_deadline: DRAIN_DEADLINE_DEFAULT,
@@ -106,6 +121,18 @@ pub enum StartError {
          set --open-beyond-loopback"
     )]
     OpenBeyondLoopback(SocketAddr),
+    /// Without TLS, on an address that others reach.
+    #[error(
+        "on the way to {0} everybody could read every token and message; use TLS, with --tls-cert and \
+         --tls-key, or set --plaintext-beyond-loopback when something in front of the server does"
+    )]
+    PlaintextBeyondLoopback(SocketAddr),
+    /// Nowhere to listen.
+    #[error("there is no address to listen on")]
+    NoAddress,
+    /// The certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The data folder.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -113,7 +140,7 @@ pub enum StartError {
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// Where.
-        address: SocketAddr,
+        address: Listen,
         /// The operating system's reason.
         source: io::Error,
     },
@@ -141,8 +168,9 @@ const STORE_CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A server with its socket and its store open: callers can connect, and are served once it runs.
 pub struct Server {
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    listeners: Listeners,
+    addresses: Vec<Listen>,
+    tls: Option<Tls>,
     connections: Connections<Served>,
     availability: watch::Sender<Availability>,
     store: Store,
@@ -177,19 +205,27 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     if !(1..=BODY_BYTES_CEILING).contains(&options.body_bytes_max) {
         return Err(StartError::BodyLimit(options.body_bytes_max));
     }
-    check_openness(&options)?;
+    check_reach(&options, &options.listen)?;
+    let tls = options.tls.clone().map(Tls::open).transpose()?;
     let hub = Hub::default();
     let (store, store_guard) = open_store(&options, hub.clone()).await?;
     let drain = CancellationToken::new();
     let (availability, reported) = watch::channel(Availability::Serving);
     let bound = async {
         let services = services(&options, &store, hub, reported, &drain)?;
-        let (listener, local_addr) = listen(options.listen).await?;
-        let connections = Connections::new(services, options.connections_max, options.workers)
+        let (listeners, addresses) = Listeners::bind(&options.listen)
+            .await
+            .map_err(|(address, source)| StartError::Listen { address, source })?;
+        // Once more, for sockets that were opened by others.
+        check_reach(&options, &addresses)?;
+        warn_of_reach(&options, &addresses);
+        let current = tls.as_ref().map(Tls::current);
+        let (connections_max, workers) = (options.connections_max, options.workers);
+        let connections = Connections::new(services, connections_max, workers, current)
             .map_err(StartError::Workers)?;
-        Ok((listener, local_addr, connections))
+        Ok((listeners, addresses, connections))
     };
-    let (listener, local_addr, connections) = match bound.await {
+    let (listeners, addresses, connections) = match bound.await {
         Ok(bound) => bound,
         Err(error) => {
             store_guard.close().await;
@@ -198,8 +234,9 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     };
     let drain_deadline = options.drain_deadline;
     Ok(Server {
-        listener,
-        local_addr,
+        listeners,
+        addresses,
+        tls,
         connections,
         availability,
         store,
@@ -209,14 +246,31 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     })
 }
 
-/// An open server is to be reached from its own machine only, unless the operator insists.
-fn check_openness(options: &Options) -> Result<(), StartError> {
-    if !options.open {
-        return Ok(());
+/// Without tokens or without TLS a server is to be reached from its own machine only, unless the
+/// operator insists.
+fn check_reach(options: &Options, places: &[Listen]) -> Result<(), StartError> {
+    if places.is_empty() {
+        return Err(StartError::NoAddress);
     }
-    let is_loopback = options.listen.ip().to_canonical().is_loopback();
-    if !is_loopback && !options.open_beyond_loopback {
-        return Err(StartError::OpenBeyondLoopback(options.listen));
+    match places.iter().find_map(Listen::beyond_loopback) {
+        Some(address) if options.open && !options.open_beyond_loopback => {
+            Err(StartError::OpenBeyondLoopback(address))
+        }
+        Some(address) if options.tls.is_none() && !options.plaintext_beyond_loopback => {
+            Err(StartError::PlaintextBeyondLoopback(address))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn warn_of_reach(options: &Options, places: &[Listen]) {
+    if options.tls.is_none() {
+        for address in places.iter().filter_map(Listen::beyond_loopback) {
+            warn!(%address, "WITHOUT TLS: whoever is on the way can read every token and message");
+        }
+    }
+    if !options.open {
+        return;
     }
     warn!("this server is OPEN: no token is asked for, callers are who they say they are");
     if options.open_beyond_loopback {
@@ -226,7 +280,6 @@ fn check_openness(options: &Options) -> Result<(), StartError> {
             "every program and every user of this machine can read every mailbox and send as anybody"
         );
     }
-    Ok(())
 }
 
 /// Serves `service` on `listener`, over connections set up exactly as a [`Server`]'s, until `shutdown`
@@ -246,10 +299,10 @@ where
     Dispatch<S>: Services,
 {
     let services = Dispatch::new(service, Routes::default());
-    let connections = Connections::new(services, CONNECTIONS_MAX_DEFAULT, workers)?;
+    let connections = Connections::new(services, CONNECTIONS_MAX_DEFAULT, workers, None)?;
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = connections.accept(listener) => {}
+        () = connections.accept(listener.into()) => {}
     }
     connections.drain(Instant::now() + drain_deadline).await;
     Ok(())
@@ -261,13 +314,6 @@ async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), 
     let opening =
         tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(Announcer(hub))));
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))
-}
-
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let local_addr = listener.local_addr().map_err(failed)?;
-    Ok((listener, local_addr))
 }
 
 /// Everything that is served: messaging behind its [`Edge`], health and reflection, and what speaks plain
@@ -306,9 +352,32 @@ fn services(
 }
 
 impl Server {
-    /// Where it listens.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    /// Where it listens, in the order of [`Options::listen`], with the ports that it got.
+    pub fn addresses(&self) -> &[Listen] {
+        &self.addresses
+    }
+
+    /// The first of them that is an IP address.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.addresses.iter().find_map(|address| match address {
+            Listen::Tcp(address) => Some(*address),
+            Listen::Unix(_) | Listen::Systemd => None,
+        })
+    }
+
+    /// How clients name each of [`Server::addresses`]: `http://…`, `https://…` or `unix:…`.
+    pub fn uris(&self) -> Vec<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let uri = |address: &Listen| match address {
+            Listen::Tcp(address) => format!("{scheme}://{address}"),
+            Listen::Unix(_) | Listen::Systemd => address.to_string(),
+        };
+        self.addresses.iter().map(uri).collect()
+    }
+
+    /// With which its certificates are read again; `None` without TLS.
+    pub fn reload(&self) -> Option<Reload> {
+        self.tls.as_ref().map(Tls::reload)
     }
 
     /// Serves until `shutdown` is cancelled; then stops accepting, finishes the calls that it has,
@@ -320,7 +389,8 @@ impl Server {
         let connections = self.connections;
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
-            () = connections.accept(self.listener) => Ok(()),
+            () = connections.accept(self.listeners) => Ok(()),
+            () = tls::follow(self.tls) => Ok(()),
             () = follow_store(self.store.health(), &self.availability) => {
                 Err(RunError::StoreEnded)
             }

@@ -1,26 +1,19 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::coop;
 use tokio::time::timeout;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::task::TaskTracker;
+
+use super::stream::Stream;
 
 /// How long a client may go on sending after the server has said its last word.
 const LINGER_DEADLINE: Duration = Duration::from_millis(500);
-
-/// How long what was sent may stay unacknowledged, or unsent because the peer takes nothing, before
-/// the operating system gives the connection up (RFC 5482). HTTP/2 pings notice a dead peer before;
-/// this frees the socket whose last bytes nobody takes.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(100);
-
-/// When nothing comes over HTTP/1.1 for so long, the operating system asks the peer for a sign of life,
-/// again and again; [`UNACKNOWLEDGED_MAX`] says when it gives up. HTTP/2 has pings for this.
-const PROBE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// With which an HTTP/2 client begins (RFC 9113, section 3.4).
 const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -50,7 +43,7 @@ const READ_BYTES_PER_UNIT: usize = 256;
 /// is small is held here for as long, and goes out together with the payload.
 pub(super) struct Socket {
     /// There until the drop.
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     /// The first `held_bytes` of `held` are written and not yet sent.
     held: [u8; HELD_BYTES_MAX],
     held_bytes: usize,
@@ -70,14 +63,27 @@ pub(super) enum Protocol {
 }
 
 impl Socket {
-    /// Takes an accepted connection; `tasks` tracks its last moments.
-    pub(super) fn new(stream: TcpStream, tasks: TaskTracker) -> io::Result<Self> {
-        // Without it small responses wait for the client's acknowledgements.
-        stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    /// Takes a connection; `tasks` tracks its last moments.
+    pub(super) fn new(stream: Stream, tasks: TaskTracker) -> Self {
         let (held, early) = ([0; HELD_BYTES_MAX], [0; PREFACE_BYTES]);
         let stream = Some(stream);
-        Ok(Self { stream, held, held_bytes: 0, early, early_given: 0, early_read: 0, tasks })
+        Self { stream, held, held_bytes: 0, early, early_given: 0, early_read: 0, tasks }
+    }
+
+    /// Agrees with the client on TLS, before anything is read.
+    pub(super) async fn secure(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+        let stream = self.stream.take().ok_or(io::ErrorKind::NotConnected)?;
+        match stream.secure(config).await {
+            Ok(secured) => {
+                self.stream = Some(secured);
+                Ok(())
+            }
+            Err((error, stream)) => {
+                // What told the client why is to arrive.
+                self.stream = Some(stream);
+                Err(error)
+            }
+        }
     }
 
     /// Waits until the first bytes tell what the client speaks: HTTP/2 when its whole preface has come,
@@ -99,12 +105,10 @@ impl Socket {
 
     /// Has the operating system find out when the peer is gone while nothing is sent.
     pub(super) fn probe(&self) -> io::Result<()> {
-        let probes = TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL);
-        let stream = self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        SockRef::from(stream).set_tcp_keepalive(&probes)
+        self.stream.as_ref().ok_or(io::ErrorKind::NotConnected)?.probe()
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
         let stream = self.stream.as_mut();
         stream.map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -167,8 +171,10 @@ impl Drop for Socket {
     }
 }
 
-async fn linger(mut stream: TcpStream) -> io::Result<()> {
+async fn linger(mut stream: Stream) -> io::Result<()> {
     stream.shutdown().await?;
+    // Nobody reads what still comes, so nothing is decrypted for it.
+    let mut stream = stream.without_tls();
     let mut unread = [0; 4096];
     while stream.read(&mut unread).await? > 0 {}
     Ok(())
@@ -242,7 +248,7 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -254,7 +260,7 @@ mod tests {
         let mut client = client.expect("connects");
         let tasks = TaskTracker::new();
         let (stream, _) = accepted.expect("a connection");
-        let mut socket = Socket::new(stream, tasks).expect("a socket");
+        let mut socket = Socket::new(Stream::tcp(stream).expect("a socket"), tasks);
 
         // Writes on either side of the limit, after each other in every way; some fill the socket.
         let sizes = [9, 40, 15, 1, 63, 64, 65, 9, 100_000, 1, 1, 3_000_000, 64, 64, 7];
@@ -314,7 +320,8 @@ mod tests {
             let (accepted, client) = tokio::join!(listener.accept(), client);
             let (stream, _) = accepted.expect("a connection");
             let mut client = client.expect("connects");
-            let mut socket = Socket::new(stream, TaskTracker::new()).expect("a socket");
+            let stream = Stream::tcp(stream).expect("a socket");
+            let mut socket = Socket::new(stream, TaskTracker::new());
             let sends = async {
                 for byte in bytes {
                     client.write_all(&[*byte]).await.expect("written");

@@ -55,11 +55,13 @@ pub fn serve_if_asked() {
 async fn serve(data_dir: &Path) {
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened for");
     let mut options = Options::new(data_dir);
-    options.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    options.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()];
     let server = server::bind(options).await.expect("the server starts");
     // Not `print`, which the harness of a test keeps to itself.
-    let ready = format!("peerpost listens on http://{}\n", server.local_addr());
-    io::stdout().write_all(ready.as_bytes()).expect("stdout is read");
+    for uri in server.uris() {
+        let ready = format!("peerpost listens on {uri}\n");
+        io::stdout().write_all(ready.as_bytes()).expect("stdout is read");
+    }
     let shutdown = CancellationToken::new();
     let stop = async {
         tokio::select! {

@@ -107,6 +107,11 @@ impl ServerProcess {
         self.signal("-TERM");
     }
 
+    /// Has the process read its certificates again (SIGHUP).
+    pub fn reload(&self) {
+        self.signal("-HUP");
+    }
+
     /// Freezes the process (SIGSTOP): it is there, and does nothing.
     pub fn pause(&self) {
         self.signal("-STOP");

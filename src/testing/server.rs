@@ -22,6 +22,7 @@ pub struct TestServer {
 #[derive(Debug)]
 struct Running {
     addr: SocketAddr,
+    uris: Vec<String>,
     shutdown: CancellationToken,
     /// One task; dropping the set ends it.
     task: JoinSet<Result<(), RunError>>,
@@ -46,7 +47,7 @@ impl TestServer {
     pub async fn try_start_with(adjust: impl FnOnce(&mut Options)) -> Result<Self, StartError> {
         let folder = Arc::new(TempDir::new().expect("a temporary folder can be made"));
         let mut options = Options::new(folder.path().join("data"));
-        options.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        options.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()];
         adjust(&mut options);
         let mut server = Self { options, folder, running: None };
         server.try_start_again().await?;
@@ -62,7 +63,8 @@ impl TestServer {
         assert!(self.running.is_none(), "the server is running");
         let bind = server::bind(self.options.clone());
         let server = within_patience("bind", bind).await?;
-        let addr = server.local_addr();
+        let addr = server.local_addr().expect("an address of IP");
+        let uris = server.uris();
         let shutdown = CancellationToken::new();
         let run = server.run(shutdown.clone());
         // The folder lives as long as the server does, even when the test drops its handle first.
@@ -73,7 +75,7 @@ impl TestServer {
             drop(folder);
             result
         });
-        self.running = Some(Running { addr, shutdown, task });
+        self.running = Some(Running { addr, uris, shutdown, task });
         Ok(())
     }
 
@@ -97,14 +99,19 @@ impl TestServer {
         self.start_again().await;
     }
 
-    /// The address that the server listens on.
+    /// The first address that the server listens on.
     pub fn addr(&self) -> SocketAddr {
         self.running().addr
     }
 
     /// The address as a URI, for clients.
     pub fn uri(&self) -> String {
-        format!("http://{}", self.addr())
+        self.uris()[0].clone()
+    }
+
+    /// All places where the server listens, as URIs, for clients.
+    pub fn uris(&self) -> &[String] {
+        &self.running().uris
     }
 
     /// The server's data folder.

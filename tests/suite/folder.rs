@@ -101,7 +101,7 @@ async fn a_file_that_is_not_a_database_is_refused_and_kept() {
 /// Why a server does not start on a folder.
 async fn refusal_to_start(data_dir: &Path) -> String {
     let mut options = Options::new(data_dir);
-    options.listen = ([127, 0, 0, 1], 0).into();
+    options.listen = vec![std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()];
     match within_patience("bind", bind(options)).await {
         Ok(_) => panic!("a server started on {}", data_dir.display()),
         Err(error) => error.to_string(),

@@ -18,6 +18,7 @@ use crate::h2_frames::{
     settings,
 };
 use crate::raw;
+use crate::support::{WITH_MANY_FILES, raise_file_limit};
 use crate::victim::{Attack, Victim};
 
 /// What the server may grow by under a flood, however much comes.
@@ -195,8 +196,7 @@ async fn ten_thousand_connections_are_held_and_let_go() {
     if count < WANTED {
         println!("ONLY {count} CONNECTIONS: a process here may open {files_max} files");
     }
-    let raise = "ulimit -n $(ulimit -H -n); exec \"$@\"";
-    let mut victim = Victim::start_through(&["sh", "-c", raise, "sh"]).await;
+    let mut victim = Victim::start_through(&WITH_MANY_FILES).await;
     let mut open = Vec::with_capacity(count);
     for _ in 0..count {
         open.push(Wire::open(victim.addr(), &[]).await.expect("a place"));
@@ -210,17 +210,6 @@ async fn ten_thousand_connections_are_held_and_let_go() {
     assert!(growth < count as u64 * CONNECTION_BYTES_MAX, "{growth} bytes more");
     drop(open);
     victim.recovers("ten thousand connections").await;
-}
-
-/// Lets this process open as many files as it may; how many that is.
-fn raise_file_limit() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
-        Err(_) => limit.current.unwrap_or(u64::MAX),
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

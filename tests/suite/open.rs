@@ -1,6 +1,8 @@
 //! The metadata `peerpost-user`: all there is of an identity on an open server, and an assertion beside
 //! the token on every other.
 
+use std::net::SocketAddr;
+
 use http::{Method, StatusCode};
 use peerpost::domain::Token;
 use peerpost::proto::messaging_service_client::MessagingServiceClient;
@@ -271,14 +273,15 @@ async fn an_open_server_refuses_pages_of_others() {
 
 #[tokio::test]
 async fn an_open_server_listens_beyond_its_machine_only_when_told_twice() {
-    let everywhere = ([0, 0, 0, 0], 0).into();
+    let everywhere = || vec![SocketAddr::from(([0, 0, 0, 0], 0)).into()];
     let refused = TestServer::try_start_with(|options| {
-        (options.open, options.listen) = (true, everywhere);
+        (options.open, options.listen) = (true, everywhere());
     })
     .await;
     assert!(matches!(refused, Err(StartError::OpenBeyondLoopback(_))), "{refused:?}");
     let server = TestServer::start_with(|options| {
-        (options.open, options.listen) = (true, everywhere);
+        (options.open, options.listen) = (true, everywhere());
+        options.plaintext_beyond_loopback = true;
         options.open_beyond_loopback = true;
     })
     .await;

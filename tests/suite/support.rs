@@ -98,3 +98,18 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
         std::fs::copy(file.path(), to.join(file.file_name())).expect("a file can be copied");
     }
 }
+
+/// Lets this process open as many files as it may; how many that is.
+pub(crate) fn raise_file_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        Err(_) => limit.current.unwrap_or(u64::MAX),
+    }
+}
+
+/// What a program is started through that may then open as many files as it may.
+pub(crate) const WITH_MANY_FILES: [&str; 4] =
+    ["sh", "-c", "ulimit -n $(ulimit -H -n); exec \"$@\"", "sh"];
