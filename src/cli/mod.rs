@@ -106,11 +106,16 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, is_server_named: bool) -> anyhow::Result<()> {
-    init_logging(match cli.command {
+    let log_format = match &cli.command {
+        Command::Serve(args) => args.log_format,
+        _ => LogFormat::Text,
+    };
+    let default = match cli.command {
         Command::Serve(_) | Command::BenchNoopServer(_) => "info",
         // The other commands say what matters themselves.
         _ => "warn",
-    })?;
+    };
+    init_logging(default, log_format)?;
     if let Command::Bench(args) = &cli.command {
         // A runtime of its own kind. The environment's server is for messages: load is put only on
         // one that the command line names.
@@ -147,18 +152,27 @@ fn stop(runtime: Runtime) {
     runtime.shutdown_timeout(THREADS_STOP_DEADLINE);
 }
 
-fn init_logging(default: &str) -> anyhow::Result<()> {
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// A line an event, for people.
+    Text,
+    /// A JSON object an event, for programs.
+    Json,
+}
+
+fn init_logging(default: &str, format: LogFormat) -> anyhow::Result<()> {
     const VARIABLE: &str = "PEERPOST_LOG";
     let filter = match std::env::var(VARIABLE) {
         Ok(directives) if !directives.is_empty() => EnvFilter::try_new(&directives)
             .with_context(|| format!("{VARIABLE} is {directives:?}, which is not a log filter"))?,
         _ => EnvFilter::new(default),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     Ok(())
 }
 

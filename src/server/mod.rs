@@ -7,6 +7,7 @@ mod connections;
 mod front;
 mod gate;
 mod held;
+mod monitor;
 mod socket;
 mod workers;
 
@@ -29,6 +30,7 @@ use self::connections::{Connections, Services};
 use self::front::Front;
 pub use self::gate::{AllowedOrigin, OriginError};
 use self::gate::{Gate, Rules};
+use self::monitor::{Monitor, Sources};
 pub use self::workers::workers_default;
 use crate::auth::Authenticator;
 use crate::domain::Message;
@@ -61,6 +63,9 @@ pub struct Options {
     /// The messages after which the store merges its indexes. Default
     /// [`MERGE_MESSAGES_DEFAULT`](store::MERGE_MESSAGES_DEFAULT).
     pub merge_messages: usize,
+    /// Where an operator's tools find `/metrics`, `/healthz` and `/readyz`; port 0 takes any free one.
+    /// Whoever reaches it is answered. Default nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// The origins whose web pages may call it, beside its own. Default none.
     pub allow_origins: Vec<AllowedOrigin>,
     /// Nobody needs a token: who calls is who they say they are, by the metadata `peerpost-user`. For a
@@ -81,6 +86,7 @@ impl Options {
             connections_max: CONNECTIONS_MAX_DEFAULT,
             workers: workers_default(),
             merge_messages: store::MERGE_MESSAGES_DEFAULT,
+            metrics_listen: None,
             allow_origins: Vec::new(),
             open: false,
             open_beyond_loopback: false,
@@ -117,6 +123,14 @@ pub enum StartError {
         /// The operating system's reason.
         source: io::Error,
     },
+    /// The socket for an operator's tools.
+    #[error("cannot listen for metrics on {address}: {source}")]
+    MetricsListen {
+        /// Where.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: io::Error,
+    },
     /// The threads that serve connections.
     #[error("cannot start the threads that serve connections: {0}")]
     Workers(io::Error),
@@ -144,6 +158,7 @@ pub struct Server {
     listener: TcpListener,
     local_addr: SocketAddr,
     connections: Connections<Served>,
+    monitor: Option<Monitor>,
     availability: watch::Sender<Availability>,
     store: Store,
     store_guard: StoreGuard,
@@ -183,13 +198,25 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     let drain = CancellationToken::new();
     let (availability, reported) = watch::channel(Availability::Serving);
     let bound = async {
-        let services = services(&options, &store, hub, reported, &drain)?;
+        let authenticator = Authenticator::new(store.clone()).open(options.open);
+        let edge = edge(&options, &store, &hub, &authenticator, &drain);
+        let calls = edge.metrics();
+        let services = services(&options, edge, reported.clone(), &drain)?;
         let (listener, local_addr) = listen(options.listen).await?;
         let connections = Connections::new(services, options.connections_max, options.workers)
             .map_err(StartError::Workers)?;
-        Ok((listener, local_addr, connections))
+        let (holdings, connections_max) = (connections.holdings(), options.connections_max);
+        let store = store.clone();
+        let availability = reported;
+        let sources =
+            Sources { calls, authenticator, hub, store, holdings, connections_max, availability };
+        let monitor = match options.metrics_listen {
+            Some(address) => Some(Monitor::bind(address, sources).await?),
+            None => None,
+        };
+        Ok((listener, local_addr, connections, monitor))
     };
-    let (listener, local_addr, connections) = match bound.await {
+    let (listener, local_addr, connections, monitor) = match bound.await {
         Ok(bound) => bound,
         Err(error) => {
             store_guard.close().await;
@@ -201,6 +228,7 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         listener,
         local_addr,
         connections,
+        monitor,
         availability,
         store,
         store_guard,
@@ -270,22 +298,30 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
     Ok((listener, local_addr))
 }
 
-/// Everything that is served: messaging behind its [`Edge`], health and reflection, and what speaks plain
-/// HTTP.
-fn services(
+/// Messaging behind its [`Edge`].
+fn edge(
     options: &Options,
     store: &Store,
-    hub: Hub,
-    availability: watch::Receiver<Availability>,
+    hub: &Hub,
+    authenticator: &Authenticator,
     drain: &CancellationToken,
-) -> Result<Served, StartError> {
-    let authenticator = Authenticator::new(store.clone()).open(options.open);
+) -> Edged {
     let messaging = Messaging::new(
         authenticator.clone(),
-        Messenger::new(store.clone(), hub),
+        Messenger::new(store.clone(), hub.clone()),
         options.body_bytes_max,
         drain.clone(),
     );
+    Edge::new(messaging, authenticator.clone(), options.body_bytes_max)
+}
+
+/// Everything that is served: messaging, health and reflection, and what speaks plain HTTP.
+fn services(
+    options: &Options,
+    messaging: Edged,
+    availability: watch::Receiver<Availability>,
+    drain: &CancellationToken,
+) -> Result<Served, StartError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -295,7 +331,6 @@ fn services(
     let others = Routes::new(Health::service(availability))
         .add_service(UntilDrain::new(reflection().build_v1()?, drain.clone()))
         .add_service(UntilDrain::new(reflection().build_v1alpha()?, drain.clone()));
-    let messaging = Edge::new(messaging, authenticator, options.body_bytes_max);
     let plain = Gateway::new(messaging.clone(), options.body_bytes_max, options.open);
     let gate = Gate::new(Rules {
         allowed: options.allow_origins.clone(),
@@ -311,12 +346,28 @@ impl Server {
         self.local_addr
     }
 
+    /// Where an operator's tools find it, if they do.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.monitor.as_ref().map(|monitor| monitor.local_addr)
+    }
+
     /// Serves until `shutdown` is cancelled; then stops accepting, finishes the calls that it has,
     /// ends the streams, and closes what is left at the drain deadline.
     ///
     /// # Errors
     /// [`RunError`] when the store could not finish in time; what was acknowledged is on disk.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let Some(monitor) = self.monitor.take() else { return self.serve(shutdown).await };
+        // It tells of the drain as well, to its end.
+        let over = CancellationToken::new();
+        let serving = async {
+            let _over = over.clone().drop_guard();
+            self.serve(shutdown).await
+        };
+        tokio::join!(serving, monitor.run(over.clone())).0
+    }
+
+    async fn serve(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let connections = self.connections;
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),

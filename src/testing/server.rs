@@ -22,6 +22,7 @@ pub struct TestServer {
 #[derive(Debug)]
 struct Running {
     addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
     shutdown: CancellationToken,
     /// One task; dropping the set ends it.
     task: JoinSet<Result<(), RunError>>,
@@ -63,6 +64,7 @@ impl TestServer {
         let bind = server::bind(self.options.clone());
         let server = within_patience("bind", bind).await?;
         let addr = server.local_addr();
+        let metrics_addr = server.metrics_addr();
         let shutdown = CancellationToken::new();
         let run = server.run(shutdown.clone());
         // The folder lives as long as the server does, even when the test drops its handle first.
@@ -73,7 +75,7 @@ impl TestServer {
             drop(folder);
             result
         });
-        self.running = Some(Running { addr, shutdown, task });
+        self.running = Some(Running { addr, metrics_addr, shutdown, task });
         Ok(())
     }
 
@@ -100,6 +102,15 @@ impl TestServer {
     /// The address that the server listens on.
     pub fn addr(&self) -> SocketAddr {
         self.running().addr
+    }
+
+    /// The address at which the server answers an operator's tools: see
+    /// [`Options::metrics_listen`](Options).
+    ///
+    /// # Panics
+    /// If it was started without one.
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.running().metrics_addr.expect("the server was started with an address for metrics")
     }
 
     /// The address as a URI, for clients.

@@ -54,6 +54,7 @@ mod injected;
 mod kill;
 mod lag;
 mod list_users;
+mod metrics;
 mod model;
 mod model_grpc;
 mod model_operations;
