@@ -7,6 +7,7 @@ mod bench;
 mod connection;
 mod escape;
 mod follow;
+mod health;
 mod identity;
 mod import_flask;
 mod inbox;
@@ -75,6 +76,8 @@ enum Command {
     Follow(follow::Args),
     /// List the registered users.
     Users(users::Args),
+    /// Ask whether a server takes calls: exit code 0 if it does, else 1. For supervisors.
+    Health,
     /// Take over the users and messages of the Flask app that peerpost descends from.
     ImportFlask(import_flask::Args),
     /// Measure how fast a server is, beside what this machine can do at most.
@@ -134,6 +137,7 @@ fn run(cli: &Cli, is_server_named: bool) -> anyhow::Result<()> {
             Command::Inbox(args) => inbox::run(&cli.connection, args).await,
             Command::Follow(args) => follow::run(&cli.connection, args).await,
             Command::Users(args) => users::run(&cli.connection, args).await,
+            Command::Health => health::run(&cli.connection).await,
             Command::ImportFlask(args) => import_flask::run(&cli.connection, args).await,
             #[cfg(feature = "testing")]
             Command::Torture(args) => torture::run(args).await,

@@ -12,6 +12,7 @@ use peerpost::testing::{ServerProcess, TestServer, TestUser, eventually, refused
 use serde_json::{Value, json};
 use tonic::{Code, Request};
 
+use crate::cli_support::Machine;
 use crate::faults::Lock;
 use crate::http_support::Web;
 use crate::support::{binary, subscribe_after};
@@ -214,6 +215,8 @@ async fn a_server_is_not_ready_while_its_storage_fails() {
     refused(alice.try_send(text_to("alice", "x")).await, ErrorReason::StorageFailing);
     let reply = Web::at(tools).get("/readyz").await;
     assert_eq!((reply.status.as_u16(), &reply.body[..]), (503, &b"storage failing\n"[..]));
+    let machine = Machine::new(server.addr());
+    machine.run(&["health"]).await.fails(1, &["takes no calls"]);
     let metrics = Metrics::of(tools).await;
     assert_number(metrics.get("peerpost_storage_up"), 0);
     assert_number(metrics.get("peerpost_storage_failures_total"), 1);
@@ -223,6 +226,9 @@ async fn a_server_is_not_ready_while_its_storage_fails() {
     })
     .await;
     assert_number(Metrics::of(tools).await.get("peerpost_storage_up"), 1);
+    assert_eq!(machine.run(&["health"]).await.ok(), "serving\n");
+    server.kill();
+    machine.run(&["health"]).await.fails(1, &["cannot connect"]);
 }
 
 /// A binary that serves, with an address for metrics.
