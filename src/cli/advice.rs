@@ -64,21 +64,69 @@ fn in_one_line(error: &anyhow::Error) -> String {
     })
 }
 
+/// What the server says is wrong, with what it says of each field, on one line.
+pub(super) fn in_a_sentence(error: &client::Error) -> String {
+    let mut parts = vec![error.to_string()];
+    if let client::Error::Refused(refusal) = error {
+        for violation in &refusal.violations {
+            if !refusal.message.contains(&violation.description) {
+                parts.push(format!("{} {}", violation.field, violation.description));
+            }
+        }
+    }
+    parts.join("; ")
+}
+
 /// What to do about an error of any command.
 pub(super) fn for_client_error(error: &client::Error) -> Option<&'static str> {
-    use ErrorReason as R;
-    if let client::Error::Connect { .. } = error {
-        return Some("is the server running? `peerpost serve` starts one; --server names another");
+    use client::Error as E;
+    match error {
+        E::Connect { .. } => {
+            Some("is the server running? `peerpost serve` starts one; --server names another")
+        }
+        E::InvalidServer { .. } => Some(
+            "--server takes http://HOST:PORT or HOST:PORT; `peerpost profile show` says which is used",
+        ),
+        E::Disconnected { .. } | E::DeadlineExceeded { .. } | E::Silent { .. } => {
+            Some("the server may be restarting or busy: try again in a while")
+        }
+        E::Hole { .. } => Some(
+            "the server left out entries of the mailbox: tell its operator; `--after` with the \
+             sequence that came goes on behind them",
+        ),
+        E::Malformed(_) => Some(
+            "is it a peerpost server, and not newer than this command? `peerpost --version` says \
+             which this is",
+        ),
+        E::Refused(refusal) => match refusal.reason {
+            Some(reason) => for_reason(reason),
+            None => Some("is it a peerpost server? --server names another"),
+        },
     }
-    match error.reason()? {
+}
+
+fn for_reason(reason: ErrorReason) -> Option<&'static str> {
+    use ErrorReason as R;
+    match reason {
         R::TokenMissing | R::TokenMalformed | R::TokenUnknown => Some(
             "the token is not one of this server's: is it another server, or was its data folder \
              replaced? `peerpost register NAME` takes a name here",
         ),
+        R::UserMismatch => Some(
+            "the token is another user's than the one that the call names; --as chooses the user",
+        ),
+        R::UsernameTaken => {
+            Some("choose another name; `peerpost users` lists those that are taken")
+        }
         R::UserNotFound => Some("`peerpost users` lists who is registered"),
         R::RequestIdReused => {
             Some("a --request-id belongs to one message; leave it out for a new one")
         }
+        R::InvalidField => Some("`peerpost help` and the command's name says what each may hold"),
+        R::BodyTooLarge => Some(
+            "send it in parts, or ask the server's operator for a higher limit (`serve \
+             --body-bytes-max`)",
+        ),
         R::SequenceOutOfRange => Some("`peerpost inbox` shows which sequences there are"),
         R::EpochMismatch => Some(
             "the server's data was replaced or restored since, and the mailbox is another one: \
@@ -88,13 +136,16 @@ pub(super) fn for_client_error(error: &client::Error) -> Option<&'static str> {
             "the entry is damaged on the server's disk: tell its operator; `--after` with its \
              sequence goes on behind it",
         ),
+        R::SubscriptionLimit => {
+            Some("this user follows the mailbox too many times already: end some of them")
+        }
+        R::DiskFull => Some("the server's disk is full: tell its operator, and try again later"),
         R::WriteQueueFull
         | R::ReadQueueFull
-        | R::SubscriptionLimit
-        | R::DiskFull
         | R::ShuttingDown
-        | R::StorageFailing => Some("try again in a while"),
-        _ => None,
+        | R::StorageFailing
+        | R::DeadlineExceeded => Some("try again in a while"),
+        R::Unspecified => None,
     }
 }
 

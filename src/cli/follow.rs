@@ -27,7 +27,17 @@ Examples:
   peerpost follow --after 0 --json          everything from the beginning, a JSON object a line
   peerpost follow --from-now | while read -r line; do notify-send \"$line\"; done
 
-Reconnects for as long as it takes, and goes on where it ended. Ctrl-C ends it.")]
+Reconnects for as long as it takes, and goes on where it ended. Ctrl-C ends it.
+
+A JSON object has these fields, each on one line that is flushed at once; more may come later:
+  sequence      the entry's number in the mailbox: 1, 2, 3, …
+  message_id    a UUID, the same for both participants
+  from_user, to_user
+  send_time     RFC 3339 in UTC, by the server's clock
+  text          the body when it is text; else
+  data_base64   the body when it is data
+  content_type  when the sender said one
+  request_id    of one's own messages that have one")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Args {
     /// Start after this sequence [default: after what was acknowledged]; 0: from the beginning.

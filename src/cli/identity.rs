@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use etcetera::BaseStrategy as _;
 use uuid::Uuid;
 
+use super::advice::advise;
 use crate::client::Token;
 use crate::domain::Username;
 
@@ -67,8 +68,14 @@ impl Identities {
         let path = self.path(name);
         match fs::read_to_string(&path) {
             Ok(text) => {
-                let token = Token::parse(&text);
-                token.map(Some).with_context(|| format!("what {} holds", path.display()))
+                let what = || format!("what {} holds", path.display());
+                Token::parse(&text).map(Some).with_context(what).map_err(|error| {
+                    advise(
+                        error,
+                        "put the token back from a copy; if there is none, move the file away and \
+                         register another name",
+                    )
+                })
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
@@ -124,7 +131,7 @@ impl Drop for PendingToken {
     }
 }
 
-fn config_folder() -> anyhow::Result<PathBuf> {
+pub(super) fn config_folder() -> anyhow::Result<PathBuf> {
     match std::env::var_os("PEERPOST_CONFIG_DIR") {
         Some(folder) if !folder.is_empty() => Ok(folder.into()),
         _ => {
@@ -147,15 +154,15 @@ fn folder_name(server: &str) -> String {
     }
 }
 
-fn create_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-fn create_private_file(path: &Path) -> io::Result<File> {
+pub(super) fn create_private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 

@@ -1,4 +1,4 @@
-//! The only place that writes to stdout and stderr.
+//! The only place that writes to stdout and stderr, beside the screen of `chat`.
 
 use std::io::{self, ErrorKind, Write as _};
 
@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use thiserror::Error;
 
 use super::escape::printable;
+use super::style;
 
 /// Whoever read stdout has closed it: time to end, quietly.
 #[derive(Debug, Error)]
@@ -14,7 +15,18 @@ pub(super) struct ReaderGone;
 
 /// Writes one line of data to stdout.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
-    match writeln!(io::stdout().lock(), "{text}") {
+    // Stdout is flushed at each line end, in a pipe too: whoever reads has the line at once.
+    written(writeln!(io::stdout().lock(), "{text}"))
+}
+
+/// Writes these bytes to stdout, as they are.
+pub(super) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+}
+
+fn written(outcome: io::Result<()>) -> anyhow::Result<()> {
+    match outcome {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderGone.into()),
         Err(error) => Err(anyhow::Error::new(error).context("cannot write to stdout")),
@@ -33,7 +45,7 @@ pub(super) async fn line_unblocked(text: String) -> anyhow::Result<()> {
 pub(super) fn note(text: &str) {
     let mut stderr = io::stderr().lock();
     for line in text.lines() {
-        let _ = writeln!(stderr, "{}", printable(line));
+        let _ = writeln!(stderr, "{}", style::note(&printable(line)));
     }
 }
 

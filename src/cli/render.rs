@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::escape::{printable, printable_json};
+use super::style;
 use crate::client::{Body, Message, User};
 
 #[derive(Serialize)]
@@ -47,22 +48,23 @@ pub(super) fn message(message: &Message, json: bool) -> anyhow::Result<String> {
 fn message_line(message: &Message) -> String {
     let body = match message.body.as_text() {
         Some(text) => printable(text).into_owned(),
-        None if message.content_type.is_empty() => {
-            format!("({} bytes of data)", message.body.as_bytes().len())
-        }
-        None => format!(
-            "({} bytes of {})",
-            message.body.as_bytes().len(),
-            printable(&message.content_type)
-        ),
+        None => format!("({})", data_summary(message)),
     };
     format!(
-        "#{} {} {} -> {}: {body}",
-        message.sequence,
-        short_time(message.send_time),
-        printable(&message.from_user),
-        printable(&message.to_user),
+        "{} {} -> {}: {body}",
+        style::aside(&format!("#{} {}", message.sequence, short_time(message.send_time))),
+        style::name(&printable(&message.from_user)),
+        style::name(&printable(&message.to_user)),
     )
+}
+
+/// What can be said of a body that is no text: `4 bytes of image/png`.
+pub(super) fn data_summary(message: &Message) -> String {
+    let kind = match message.content_type.as_str() {
+        "" => "data",
+        kind => kind,
+    };
+    format!("{} bytes of {}", message.body.as_bytes().len(), printable(kind))
 }
 
 /// A message that was just sent: its number in the sender's mailbox and its id.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::check::{CheckReport, check_file};
 use super::connection;
 use super::error::OpenError;
-use super::folder::{DataFolder, FILE_MODE, sync_folder};
+use super::folder::{self, DataFolder, FILE_MODE, sync_folder};
 use super::log;
 use super::schema::database_state;
 use crate::domain::Epoch;
@@ -67,22 +67,23 @@ pub enum BackupError {
         /// What is wrong with it.
         report: Box<CheckReport>,
     },
-    /// The thread that did it is gone.
-    #[error("it ended before it was done")]
-    Ended,
 }
 
-/// Writes what `database` holds at this moment to the new file `target`: whole and on disk when this
-/// returns, under another name until then. The store goes on meanwhile; its write-ahead log cannot be
-/// emptied while this reads.
-pub(super) fn back_up(database: &Path, target: &Path) -> Result<BackupSummary, BackupError> {
+/// Writes what the data folder holds at this moment to the new file `target`: whole and on disk when this
+/// returns, under another name until then. A server may be running on it, in this process or another; it
+/// goes on meanwhile, but its write-ahead log cannot be emptied while this reads.
+///
+/// # Errors
+/// [`BackupError`]; no file is left behind then.
+pub fn back_up(data_dir: &Path, target: &Path) -> Result<BackupSummary, BackupError> {
+    let database = folder::existing_database(data_dir)?;
     let file_failed = |source| BackupError::File { path: target.to_owned(), source };
     if target.try_exists().map_err(file_failed)? {
         return Err(BackupError::Exists { path: target.to_owned() });
     }
     let unfinished = Unfinished::beside(target).map_err(file_failed)?;
     let copy_failed = |source| BackupError::Copy { path: target.to_owned(), source };
-    let mut connection = connection::open_for_copy(database)?;
+    let mut connection = connection::open_for_copy(&database)?;
     diesel::sql_query("VACUUM INTO ?")
         .bind::<Text, _>(unfinished.name().map_err(file_failed)?)
         .execute(&mut connection)

@@ -60,26 +60,9 @@ impl DataFolder {
         Ok(Self { path, _lock: lock })
     }
 
-    /// Locks a folder that is there.
-    pub(super) fn open_existing(path: &Path) -> Result<Self, OpenError> {
-        match fs::metadata(path) {
-            Ok(_) => Self::open(path),
-            Err(source) => Err(OpenError::Folder { path: path.to_owned(), source }),
-        }
-    }
-
     /// Where the database stands.
     pub(super) fn database_path(&self) -> PathBuf {
         self.path.join(DATABASE_FILE)
-    }
-
-    /// The database file, which must be there.
-    pub(super) fn existing_database(&self) -> Result<PathBuf, OpenError> {
-        let path = self.database_path();
-        match fs::metadata(&path) {
-            Ok(_) => Ok(path),
-            Err(source) => Err(OpenError::Folder { path, source }),
-        }
     }
 
     /// The database file. A new one is created here, empty, which SQLite takes for a new database:
@@ -113,6 +96,15 @@ impl DataFolder {
         File::open(&self.path)
             .and_then(|folder| folder.sync_all())
             .map_err(|source| OpenError::Folder { path: self.path.clone(), source })
+    }
+}
+
+/// The database file in the folder at `path`, which must be there.
+pub(super) fn existing_database(path: &Path) -> Result<PathBuf, OpenError> {
+    let database = path.join(DATABASE_FILE);
+    match fs::metadata(&database) {
+        Ok(_) => Ok(database),
+        Err(source) => Err(OpenError::Folder { path: database, source }),
     }
 }
 

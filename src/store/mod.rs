@@ -46,7 +46,7 @@ use crate::domain::{
     UserId, Username, UsernamePrefix,
 };
 
-pub use self::backup::{BackupError, BackupSummary, restore};
+pub use self::backup::{BackupError, BackupSummary, back_up, restore};
 pub use self::check::{CheckReport, FINDINGS_MAX, Finding, check, check_file};
 pub use self::error::{BeyondMailbox, IndexDamage, OpenError, StoreError};
 pub use self::import::PendingImport;
@@ -299,17 +299,6 @@ impl Store {
     pub fn mark_seen(&self, user: UserId, at: Timestamp, until_stored: impl Send + 'static) {
         // Nobody waits for the answer.
         let _ = self.0.writes.try_submit(MarkSeen { user, at, _until_stored: until_stored });
-    }
-
-    /// Writes a copy of everything that is stored at this moment to the new file `target`, on this
-    /// machine; sends and reads go on meanwhile.
-    ///
-    /// # Errors
-    /// [`BackupError`]; no file is left behind then.
-    pub async fn back_up(&self, target: PathBuf) -> Result<BackupSummary, BackupError> {
-        let database = self.0.database.clone();
-        let copying = tokio::task::spawn_blocking(move || backup::back_up(&database, &target));
-        copying.await.unwrap_or(Err(BackupError::Ended))
     }
 
     /// The user of this name, if the store remembers them.

@@ -228,7 +228,7 @@ async fn exit_codes_tell_a_failure_from_a_misuse() {
     for args in [
         &[][..],
         &["shout"],
-        &["send", "bob"],
+        &["send"],
         &["inbox", "--limit", "0"],
         &["inbox", "--after", "-1"],
         &["inbox", "--after", "1", "--before", "2"],

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -112,6 +112,11 @@ impl Running {
             readers.push(collect(pipe, Arc::clone(&stderr)));
         }
         Self { child, stdout, stderr, readers }
+    }
+
+    /// Its stdin, when it was started with a pipe as that.
+    pub(crate) fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
     }
 
     /// Waits for the command to end by itself.

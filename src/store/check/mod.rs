@@ -21,7 +21,7 @@ use diesel::sql_types::Text;
 pub use self::finding::Finding;
 use super::connection;
 use super::error::OpenError;
-use super::folder::DataFolder;
+use super::folder;
 
 /// The findings that a report lists; the rest is counted.
 pub const FINDINGS_MAX: usize = 1_000;
@@ -53,13 +53,13 @@ impl CheckReport {
     }
 }
 
-/// Checks the database of a data folder that no server has open.
+/// Checks the database of a data folder, as it is at this moment. A server may be running on it; its
+/// write-ahead log cannot be emptied meanwhile.
 ///
 /// # Errors
-/// [`OpenError`] when it cannot be read at all; [`OpenError::InUse`] when a server has it open.
+/// [`OpenError`] when it cannot be read at all.
 pub fn check(data_dir: &Path) -> Result<CheckReport, OpenError> {
-    let folder = DataFolder::open_existing(data_dir)?;
-    check_file(&folder.existing_database()?)
+    check_file(&folder::existing_database(data_dir)?)
 }
 
 /// Checks a database file by itself, such as a backup.

@@ -93,3 +93,16 @@ pub(super) fn delete_after(connection: &mut SqliteConnection, position: i64) -> 
 fn checksum(first_position: i64, bytes: &[u8]) -> i64 {
     xxh3_64_with_seed(bytes, first_position.cast_unsigned()).cast_signed()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_covers_the_place_and_the_bytes() {
+        let known = checksum(7, b"entries");
+        assert_eq!(known, 2_818_221_436_728_656_960, "the file format");
+        assert_ne!(known, checksum(8, b"entries"));
+        assert_ne!(known, checksum(7, b"entriez"));
+    }
+}

@@ -21,16 +21,17 @@ async fn a_backup_of_a_store_under_load_restores_to_what_was_acknowledged_before
     scene.send(&alice, &bob, &["before"; 20]).await;
     let backups = tempfile::tempdir().expect("a folder");
     let file = backups.path().join("one.db");
-    let backing_up = scene.store.back_up(file.clone());
+    let (data_dir, target) = (scene.folder.path().to_owned(), file.clone());
+    let backing_up = tokio::task::spawn_blocking(move || back_up(&data_dir, &target));
     let sending = scene.send(&alice, &bob, &["meanwhile"; 200]);
     let (summary, ()) = tokio::join!(backing_up, sending);
-    let summary = summary.expect("copied");
+    let summary = summary.expect("it does not panic").expect("copied");
     assert!((20..=220).contains(&summary.messages), "{summary:?}");
     assert_eq!(&summary.epoch, scene.store.epoch());
     assert_eq!(names_in(backups.path()), ["one.db"]);
     assert_eq!(check_file(&file).expect("can be read").findings, []);
 
-    let again = scene.store.back_up(file.clone()).await;
+    let again = back_up(scene.folder.path(), &file);
     assert!(matches!(again, Err(BackupError::Exists { .. })), "{again:?}");
     scene.close().await;
 
@@ -57,7 +58,7 @@ async fn a_backup_that_is_damaged_is_not_restored_unasked() {
     scene.send(&alice, &alice, &["1", "2", "3"]).await;
     let backups = tempfile::tempdir().expect("a folder");
     let file = backups.path().join("one.db");
-    scene.store.back_up(file.clone()).await.expect("copied");
+    back_up(scene.folder.path(), &file).expect("copied");
     SqliteConnection::establish(file.to_str().expect("UTF-8"))
         .expect("opens")
         .batch_execute("UPDATE message_log SET body = x'41' WHERE position = 2")
@@ -73,7 +74,7 @@ async fn a_backup_that_is_damaged_is_not_restored_unasked() {
 async fn a_backup_that_cannot_be_written_leaves_nothing() {
     let scene = Scene::new();
     let backups = tempfile::tempdir().expect("a folder");
-    let nowhere = scene.store.back_up(backups.path().join("absent/one.db")).await;
+    let nowhere = back_up(scene.folder.path(), &backups.path().join("absent/one.db"));
     assert!(matches!(nowhere, Err(BackupError::File { .. })), "{nowhere:?}");
     assert_eq!(names_in(backups.path()), [""; 0]);
     let absent = restore(&backups.path().join("absent.db"), &backups.path().join("data"), false);

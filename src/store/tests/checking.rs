@@ -181,15 +181,21 @@ async fn a_page_that_sqlite_cannot_read_is_found_and_the_rest_is_examined() {
 }
 
 #[tokio::test]
-async fn a_folder_in_use_and_one_without_a_database_are_refused() {
-    let scene = Scene::new();
-    let error = check(scene.folder.path()).expect_err("in use");
-    assert!(matches!(error, OpenError::InUse { .. }), "{error}");
+async fn a_store_is_checked_while_it_runs() {
+    let scene = Scene::open_with(tempfile::tempdir().expect("a folder"), |o| o.merge_messages = 8)
+        .expect("opens");
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    for round in 1..=40 {
+        scene.send(&alice, &bob, &["1", "2", "3"]).await;
+        let report = check(scene.folder.path()).expect("can be read");
+        assert_eq!((report.findings, report.messages), (Vec::new(), 3 * round));
+    }
     scene.close().await;
+}
 
+#[test]
+fn a_folder_without_a_database_is_refused() {
     let empty = tempfile::tempdir().expect("a temporary folder");
     let error = check(empty.path()).expect_err("nothing there");
     assert!(error.to_string().contains("peerpost.db"), "{error}");
-    let error = check(&empty.path().join("absent")).expect_err("nothing there");
-    assert!(matches!(error, OpenError::Folder { .. }), "{error}");
 }

@@ -134,6 +134,29 @@ async fn mailboxes_are_whole_at_every_step_of_a_merge_and_after_a_restart() {
     assert!(left <= 20, "{left} rows of what is merged are left over");
 }
 
+/// Mailboxes that fill runs, and slices that end among the request keys of a shard.
+#[tokio::test]
+async fn a_large_segment_is_merged_whole_slice_by_slice() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let scene = Scene::open_with(folder, |options| options.merge_messages = 1_200).expect("opens");
+    let mut chatter = Chatter::new(&scene).await;
+    for _ in 0..125 {
+        let mut accepted = Vec::new();
+        for _ in 0..25 {
+            accepted.push(scene.store.append(chatter.next()).await.expect("a place"));
+        }
+        for accepted in accepted {
+            accepted.committed().await.expect("stored");
+        }
+    }
+    chatter.check(&scene).await;
+    assert_eq!(count(&scene.folder, "merged_through FROM index_state"), 2_400);
+    let runs = count(&scene.folder, "max(first_sequence) FROM mailbox_runs");
+    assert!(runs > 257, "a mailbox has several runs");
+    let report = check(scene.folder.path()).expect("readable");
+    assert_eq!(report.findings, [], "the indexes say what the log says");
+}
+
 #[tokio::test]
 async fn a_repeated_request_is_found_wherever_its_entry_is() {
     let scene = new_scene();
