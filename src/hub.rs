@@ -12,6 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::domain::limits::SUBSCRIPTIONS_PER_USER_MAX;
 use crate::domain::{Message, Timestamp, UserId};
+use crate::metrics::{Counter, Gauge, Page};
 
 /// The batches that wait for a user's slowest follower before it has to read from the store. They are
 /// shared with the user's other followers.
@@ -27,7 +28,15 @@ const MESSAGE_OVERHEAD_BYTES: usize = 512;
 
 /// Where committed messages are announced and followers registered. Cloning gives another handle.
 #[derive(Clone, Default)]
-pub struct Hub(Arc<RwLock<Channels>>);
+pub struct Hub(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    channels: RwLock<Channels>,
+    followers: Gauge,
+    /// Times that a follower's ring had overflowed.
+    lags: Counter,
+}
 
 type Channels = HashMap<UserId, Channel>;
 
@@ -88,6 +97,7 @@ impl Hub {
             return Err(TooManyFollowers { limit: SUBSCRIPTIONS_PER_USER_MAX });
         }
         let receiver = Some(channel.sender.subscribe());
+        self.0.followers.increment();
         Ok(Follower { hub: self.clone(), user, receiver })
     }
 
@@ -135,11 +145,36 @@ impl Hub {
 
     fn read(&self) -> RwLockReadGuard<'_, Channels> {
         // No guarded section leaves the map half-changed, so a panic in one spoils nothing.
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.channels.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Channels> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.channels.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A follower goes, unless it went before.
+    fn leave(&self, receiver: &mut Option<broadcast::Receiver<Signal>>) {
+        if receiver.take().is_some() {
+            self.0.followers.decrement();
+        }
+    }
+
+    fn lagged(&self) -> Signal {
+        self.0.lags.increment();
+        Signal::Reread
+    }
+
+    /// Writes what is counted here.
+    pub fn write_metrics(&self, page: &mut Page) {
+        let followers = self.0.followers.get();
+        page.gauge("peerpost_subscribers", "Subscriptions that are open.", followers);
+        let channels = self.read().len();
+        page.gauge("peerpost_hub_channels", "Users whose mailbox is being followed.", channels);
+        page.counter(
+            "peerpost_subscriber_lags_total",
+            "Times that a subscriber was too slow for live delivery and went back to the store.",
+            self.0.lags.get(),
+        );
     }
 }
 
@@ -199,7 +234,7 @@ impl Follower {
         };
         match receiver.recv().await {
             Ok(signal) => signal,
-            Err(RecvError::Lagged(_)) => Signal::Reread,
+            Err(RecvError::Lagged(_)) => self.hub.lagged(),
             // The hub keeps the sender for as long as a follower lives.
             Err(RecvError::Closed) => std::future::pending().await,
         }
@@ -208,7 +243,7 @@ impl Follower {
     /// Unregisters, and keeps the user online as of this moment for as long as the departure lives.
     pub fn depart(&mut self) -> Departure {
         let mut channels = self.hub.write();
-        self.receiver = None;
+        self.hub.leave(&mut self.receiver);
         // Under the lock, so that it is not before a present that anyone was shown.
         let time = Timestamp::now();
         let channel = channels.entry(self.user).or_default();
@@ -228,7 +263,7 @@ impl Departure {
 impl Drop for Follower {
     fn drop(&mut self) {
         let mut channels = self.hub.write();
-        self.receiver = None;
+        self.hub.leave(&mut self.receiver);
         tidy(&mut channels, self.user);
     }
 }

@@ -35,6 +35,7 @@ pub mod grpc;
 pub mod http;
 pub mod hub;
 pub mod messenger;
+pub mod metrics;
 pub mod proto;
 mod random;
 pub mod server;

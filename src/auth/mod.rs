@@ -6,6 +6,7 @@ use quick_cache::sync::Cache;
 use thiserror::Error;
 
 use crate::domain::{PeerAddress, Profile, Token, TokenHash, User, Username};
+use crate::metrics::{Counter, Kind, Page};
 use crate::store::{Store, StoreError};
 
 /// The tokens whose owners are remembered: about 100 bytes each. The rest are looked up in the
@@ -17,7 +18,15 @@ const TOKENS_REMEMBERED_MAX: usize = 65_536;
 pub struct Authenticator {
     store: Store,
     owners: Arc<Cache<TokenHash, User>>,
+    lookups: Arc<Lookups>,
     is_open: bool,
+}
+
+/// How the owners of tokens were found.
+#[derive(Default)]
+struct Lookups {
+    remembered: Counter,
+    asked: Counter,
 }
 
 /// Why a caller was not recognised, or a name not registered.
@@ -49,7 +58,8 @@ pub struct Registration {
 impl Authenticator {
     /// Recognises callers against this store, by their tokens.
     pub fn new(store: Store) -> Self {
-        Self { store, owners: Arc::new(Cache::new(TOKENS_REMEMBERED_MAX)), is_open: false }
+        let owners = Arc::new(Cache::new(TOKENS_REMEMBERED_MAX));
+        Self { store, owners, lookups: Arc::default(), is_open: false }
     }
 
     /// Takes callers without a token for who they say they are, if `is_open`.
@@ -65,7 +75,20 @@ impl Authenticator {
 
     /// The user to whom the token belongs, if that is known without asking the store.
     pub fn remembered(&self, token: &Token) -> Option<User> {
-        self.owners.get(&token.hash())
+        let owner = self.owners.get(&token.hash())?;
+        self.lookups.remembered.increment();
+        Some(owner)
+    }
+
+    /// Writes what is counted here.
+    pub fn write_metrics(&self, page: &mut Page) {
+        page.family(
+            "peerpost_token_lookups_total",
+            Kind::Counter,
+            "Tokens recognised from memory (hit), or looked up in the store (miss).",
+        )
+        .sample(&[("result", "hit")], self.lookups.remembered.get())
+        .sample(&[("result", "miss")], self.lookups.asked.get());
     }
 
     /// The user to whom the token belongs.
@@ -76,6 +99,7 @@ impl Authenticator {
         if let Some(user) = self.remembered(token) {
             return Ok(user);
         }
+        self.lookups.asked.increment();
         let hash = token.hash();
         let user = self.store.find_by_token(hash).await?.ok_or(AuthError::UnknownToken)?;
         self.owners.insert(hash, user.clone());

@@ -10,6 +10,7 @@ mod completions;
 mod connection;
 mod escape;
 mod follow;
+mod health;
 mod identity;
 mod import_flask;
 mod inbox;
@@ -98,6 +99,8 @@ enum Command {
     Follow(follow::Args),
     /// List the registered users.
     Users(users::Args),
+    /// Ask whether a server takes calls: exit code 0 if it does, else 1. For supervisors.
+    Health,
     /// Back up, restore and check a server's data.
     Admin(admin::Args),
     /// Take over the users and messages of the Flask app that peerpost descends from.
@@ -138,12 +141,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
-    match cli.command {
-        Command::Serve(_) | Command::BenchNoopServer(_) => init_logging("info")?,
+    match &cli.command {
+        Command::Serve(args) => init_logging("info", args.log_format)?,
+        Command::BenchNoopServer(_) => init_logging("info", LogFormat::Text)?,
         // A log would be written over its screen; `2> file` has it elsewhere.
         Command::Chat(_) if std::io::stderr().is_terminal() => {}
         // The other commands say what matters themselves.
-        _ => init_logging("warn")?,
+        _ => init_logging("warn", LogFormat::Text)?,
     }
     if let Command::Bench(args) = &cli.command {
         // A runtime of its own kind. The environment's server is for messages: load is put only on
@@ -164,6 +168,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Command::Inbox(args) => inbox::run(&cli.connection, args).await,
             Command::Follow(args) => follow::run(&cli.connection, args).await,
             Command::Users(args) => users::run(&cli.connection, args).await,
+            Command::Health => health::run(&cli.connection).await,
             Command::Admin(args) => admin::run(args),
             Command::ImportFlask(args) => import_flask::run(&cli.connection, args).await,
             Command::Profile(args) => profile::run(&cli.connection, args),
@@ -186,7 +191,16 @@ fn stop(runtime: Runtime) {
     runtime.shutdown_timeout(THREADS_STOP_DEADLINE);
 }
 
-fn init_logging(default: &str) -> anyhow::Result<()> {
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// A line an event, for people.
+    Text,
+    /// A JSON object an event, for programs.
+    Json,
+}
+
+fn init_logging(default: &str, format: LogFormat) -> anyhow::Result<()> {
     const VARIABLE: &str = "PEERPOST_LOG";
     let filter = match std::env::var(VARIABLE) {
         Ok(directives) if !directives.is_empty() => EnvFilter::try_new(&directives)
@@ -194,11 +208,11 @@ fn init_logging(default: &str) -> anyhow::Result<()> {
             .map_err(|error| advice::advise(error, "such as `debug` or `peerpost=debug`"))?,
         _ => EnvFilter::new(default),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(style::on_stderr())
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(style::on_stderr()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     Ok(())
 }
 

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -8,6 +9,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::LogFormat;
 use super::output;
 use super::signals::StopSignals;
 use crate::domain::limits::BODY_BYTES_CEILING;
@@ -78,6 +80,11 @@ pub(super) struct Args {
     #[arg(long, env = "PEERPOST_WORKERS", value_name = "N", value_parser = workers)]
     workers: Option<NonZero<usize>>,
 
+    /// Where Prometheus finds /metrics, and supervisors /healthz and /readyz, over plain HTTP. Whoever
+    /// reaches it may ask [default: nowhere].
+    #[arg(long, env = "PEERPOST_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<SocketAddr>,
+
     /// An origin whose web pages may call the server, beside its own; * for all. Can be repeated.
     #[arg(
         long = "allow-origin",
@@ -100,6 +107,10 @@ pub(super) struct Args {
     #[arg(long, requires = "open")]
     open_beyond_loopback: bool,
 
+    /// How the log on stderr is written.
+    #[arg(long, env = "PEERPOST_LOG_FORMAT", value_enum, default_value = "text")]
+    pub(super) log_format: LogFormat,
+
     /// The messages after which the indexes are merged [default: 131072]. For tests, which would wait
     /// long for a merge otherwise.
     #[arg(long, value_name = "MESSAGES", hide = true)]
@@ -118,6 +129,9 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         tracing::info!(%uri, data_dir = %args.data_dir.display(), "listening");
         // With nobody to read it, the server serves all the same.
         let _ = output::line(&format!("peerpost listens on {uri}"));
+    }
+    if let Some(address) = server.metrics_addr() {
+        tracing::info!(%address, "metrics");
     }
 
     tell_manager(NotifyState::Ready);
@@ -174,6 +188,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     });
     options.plaintext_beyond_loopback = args.plaintext_beyond_loopback;
     options.allow_origins.clone_from(&args.allow_origins);
+    options.metrics_listen = args.metrics_listen;
     options.open = args.open;
     options.open_beyond_loopback = args.open_beyond_loopback;
     if let Some(bytes) = args.body_bytes_max {

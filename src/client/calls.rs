@@ -371,9 +371,14 @@ impl Client {
         Follow::new(self.clone(), start, options)
     }
 
+    /// A connection of its own to the same server.
+    pub(super) fn own_channel(&self) -> Channel {
+        (self.new_channel)(&self.endpoint)
+    }
+
     /// A client of the same server and user on a connection of its own.
     pub(super) fn on_own_connection(&self) -> Grpc {
-        Grpc::new((self.new_channel)(&self.endpoint))
+        Grpc::new(self.own_channel())
     }
 
     pub(super) fn options(&self) -> &Options {

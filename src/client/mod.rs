@@ -111,6 +111,7 @@ mod calls;
 mod endpoint;
 mod error;
 mod follow;
+mod health;
 mod message;
 mod options;
 mod position;

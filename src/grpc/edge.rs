@@ -1,5 +1,5 @@
 //! What happens to every call before and after its handler: the deadline, the caller's identity,
-//! and details for the errors that the codec reports.
+//! details for the errors that the codec reports, and that it is counted.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,9 +14,11 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tower::Service;
 
+use super::calls::{Call, CallMetrics};
 use super::codec;
 use super::error::CallError;
 use super::identity::Claim;
+use super::method::Method;
 use super::service::Messaging;
 use super::stream_end::Deadline;
 use crate::auth::{AuthError, Authenticator};
@@ -38,31 +40,12 @@ struct Parts<S> {
     others: S,
     authenticator: Authenticator,
     body_bytes_max: usize,
+    metrics: Arc<CallMetrics>,
 }
 
 impl<S> Clone for Edge<S> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
-    }
-}
-
-/// What the edge has to know of a method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Method {
-    /// Open to callers without a token.
-    Register,
-    /// Its requests carry a body.
-    Send,
-    Other,
-}
-
-impl Method {
-    fn of(path: &str) -> Self {
-        match path.rsplit('/').next() {
-            Some("Register") => Self::Register,
-            Some("SendMessage" | "SendMessages") => Self::Send,
-            _ => Self::Other,
-        }
     }
 }
 
@@ -78,7 +61,13 @@ impl Edge<MessagingServiceServer<Messaging>> {
             others: server.max_decoding_message_size(REQUEST_BYTES_MAX),
             authenticator,
             body_bytes_max,
+            metrics: Arc::default(),
         }))
+    }
+
+    /// How many calls there were, and how they went.
+    pub fn metrics(&self) -> Arc<CallMetrics> {
+        Arc::clone(&self.0.metrics)
     }
 }
 
@@ -107,28 +96,37 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let parts = Arc::clone(&self.0);
-        let deadline = head_deadline(&mut request);
+        let now = Instant::now();
+        let deadline = head_deadline(&mut request, now);
         let method = Method::of(request.uri().path());
+        let mut call = Call::begin(&parts.metrics, method, now, request.headers());
         let claim = match method {
+            // Open to callers without a token.
             Method::Register => Claim::of_token(request.headers()),
-            Method::Send | Method::Other => Claim::of(request.headers()),
+            _ => Claim::of(request.headers()),
         };
         // Nearly every caller is remembered. Their call is on its way at once, and what waits for it
         // does not hold a request besides.
         if let Some(user) = claim.remembered(&parts.authenticator) {
+            call.is_by(&user);
             let calling = parts.start(request, Some(user), method);
             return Box::pin(async move {
                 let outcome = timeout_at(deadline, calling).await;
-                Ok(parts.answer(outcome.map_err(|_| CallError::DeadlineExceeded), method))
+                let outcome = outcome.map_err(|_| CallError::DeadlineExceeded);
+                Ok(call.answered(parts.answer(outcome, method)))
             });
         }
         Box::pin(async move {
             let calling = async {
                 let caller = parts.recognise(claim, method).await?;
+                if let Some(user) = &caller {
+                    call.is_by(user);
+                }
                 Ok(parts.start(request, caller, method).await)
             };
             let outcome = timeout_at(deadline, calling).await;
-            Ok(parts.answer(outcome.unwrap_or(Err(CallError::DeadlineExceeded)), method))
+            let outcome = outcome.unwrap_or(Err(CallError::DeadlineExceeded));
+            Ok(call.answered(parts.answer(outcome, method)))
         })
     }
 }
@@ -156,7 +154,7 @@ impl<S: Clone> Parts<S> {
         if let Some(user) = caller {
             request.extensions_mut().insert(user);
         }
-        let service = if method == Method::Send { &self.sends } else { &self.others };
+        let service = if method.is_send() { &self.sends } else { &self.others };
         service.clone().call(request)
     }
 
@@ -169,7 +167,7 @@ impl<S: Clone> Parts<S> {
         let answer = outcome.and_then(|answered| {
             let Ok(response) = answered;
             let error = undetailed(response.headers()).and_then(|status| {
-                codec::request_error(&status, method == Method::Send, self.body_bytes_max)
+                codec::request_error(&status, method.is_send(), self.body_bytes_max)
             });
             error.map_or(Ok(response), Err)
         });
@@ -178,8 +176,7 @@ impl<S: Clone> Parts<S> {
 }
 
 /// Until when a call's head must have come.
-fn head_deadline<B>(request: &mut Request<B>) -> Instant {
-    let now = Instant::now();
+fn head_deadline<B>(request: &mut Request<B>, now: Instant) -> Instant {
     let Some(timeout) = timeout(request.headers()) else { return now + CALL_DEADLINE };
     let deadline = now + timeout;
     // Streams go on after their head, and keep it themselves.

@@ -1,6 +1,7 @@
 //! The contract over the use cases: decode, call, encode. The one place that maps errors to
 //! statuses.
 
+mod calls;
 mod codec;
 mod decode;
 mod dispatch;
@@ -12,6 +13,7 @@ mod error;
 pub mod from_bytes;
 mod health;
 mod identity;
+mod method;
 mod sends;
 mod service;
 mod stream_end;
@@ -19,6 +21,7 @@ mod subscription;
 mod until_drain;
 pub mod web;
 
+pub use self::calls::CallMetrics;
 pub use self::dispatch::Dispatch;
 pub use self::edge::Edge;
 pub use self::health::{Availability, Health};

@@ -170,6 +170,11 @@ impl<S: Services> Connections<S> {
         })
     }
 
+    /// What the connections hold.
+    pub(super) fn holdings(&self) -> Arc<Holdings> {
+        Arc::clone(&self.holdings)
+    }
+
     /// Accepts connections and has the workers serve them, for ever.
     pub(super) async fn accept(&self, mut listeners: Listeners) {
         loop {

@@ -20,6 +20,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::metrics::{Counter, Page};
+
 /// The most bytes that all connections together hold of requests and answers in transit.
 pub(super) const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
@@ -32,6 +34,8 @@ pub(super) struct Holdings {
     held_bytes_max: usize,
     started: Instant,
     connections: Mutex<Connections>,
+    /// Connections that were cut.
+    cuts: Counter,
 }
 
 #[derive(Default)]
@@ -55,7 +59,8 @@ impl Holdings {
     pub(super) fn new(held_bytes_max: usize) -> Arc<Self> {
         let connections = Mutex::default();
         let held_bytes = AtomicUsize::new(0);
-        Arc::new(Self { held_bytes, held_bytes_max, started: Instant::now(), connections })
+        let (started, cuts) = (Instant::now(), Counter::default());
+        Arc::new(Self { held_bytes, held_bytes_max, started, connections, cuts })
     }
 
     /// A new connection, which ends when `cut` is cancelled.
@@ -74,9 +79,24 @@ impl Holdings {
         share
     }
 
-    #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         self.held_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Writes what is counted here.
+    pub(super) fn write_metrics(&self, page: &mut Page) {
+        let (open, accepted) = {
+            let connections = self.connections();
+            (connections.shares.len(), connections.next)
+        };
+        page.gauge("peerpost_connections", "Connections that are open.", open);
+        page.counter("peerpost_connections_total", "Connections that were accepted.", accepted);
+        let help = "What requests and answers in transit hold of the memory.";
+        page.gauge("peerpost_held_bytes", help, self.held_bytes());
+        let help = "What they may hold, before connections are cut for it.";
+        page.gauge("peerpost_held_limit_bytes", help, self.held_bytes_max);
+        let help = "Connections that were cut to free memory.";
+        page.counter("peerpost_connections_cut_total", help, self.cuts.get());
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
@@ -102,6 +122,7 @@ impl Holdings {
             if bytes > 0 {
                 left_bytes = left_bytes.saturating_sub(bytes);
                 share.cut.cancel();
+                self.cuts.increment();
                 warn!(bytes, "cut the connection that stood still for the longest, to free memory");
             }
         }

@@ -8,6 +8,7 @@ mod front;
 mod gate;
 mod held;
 mod listen;
+mod monitor;
 mod socket;
 mod stream;
 mod tls;
@@ -34,6 +35,7 @@ pub use self::gate::{AllowedOrigin, OriginError};
 use self::gate::{Gate, Rules};
 use self::listen::Listeners;
 pub use self::listen::{Listen, ListenError};
+use self::monitor::{Monitor, Sources};
 use self::tls::Tls;
 pub use self::tls::{Reload, TlsError, TlsFiles};
 pub use self::workers::workers_default;
@@ -74,6 +76,9 @@ pub struct Options {
     /// The messages after which the store merges its indexes. Default
     /// [`MERGE_MESSAGES_DEFAULT`](store::MERGE_MESSAGES_DEFAULT).
     pub merge_messages: usize,
+    /// Where an operator's tools find `/metrics`, `/healthz` and `/readyz`; port 0 takes any free one.
+    /// Whoever reaches it is answered. Default nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// The origins whose web pages may call it, beside its own. Default none.
     pub allow_origins: Vec<AllowedOrigin>,
     /// Nobody needs a token: who calls is who they say they are, by the metadata `peerpost-user`. For a
@@ -96,6 +101,7 @@ impl Options {
             connections_max: CONNECTIONS_MAX_DEFAULT,
             workers: workers_default(),
             merge_messages: store::MERGE_MESSAGES_DEFAULT,
+            metrics_listen: None,
             allow_origins: Vec::new(),
             open: false,
             open_beyond_loopback: false,
@@ -144,6 +150,14 @@ pub enum StartError {
         /// The operating system's reason.
         source: io::Error,
     },
+    /// The socket for an operator's tools.
+    #[error("cannot listen for metrics on {address}: {source}")]
+    MetricsListen {
+        /// Where.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: io::Error,
+    },
     /// The threads that serve connections.
     #[error("cannot start the threads that serve connections: {0}")]
     Workers(io::Error),
@@ -172,6 +186,7 @@ pub struct Server {
     addresses: Vec<Listen>,
     tls: Option<Tls>,
     connections: Connections<Served>,
+    monitor: Option<Monitor>,
     availability: watch::Sender<Availability>,
     store: Store,
     store_guard: StoreGuard,
@@ -212,7 +227,10 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     let drain = CancellationToken::new();
     let (availability, reported) = watch::channel(Availability::Serving);
     let bound = async {
-        let services = services(&options, &store, hub, reported, &drain)?;
+        let authenticator = Authenticator::new(store.clone()).open(options.open);
+        let edge = edge(&options, &store, &hub, &authenticator, &drain);
+        let calls = edge.metrics();
+        let services = services(&options, edge, reported.clone(), &drain)?;
         let (listeners, addresses) = Listeners::bind(&options.listen)
             .await
             .map_err(|(address, source)| StartError::Listen { address, source })?;
@@ -223,9 +241,17 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         let (connections_max, workers) = (options.connections_max, options.workers);
         let connections = Connections::new(services, connections_max, workers, current)
             .map_err(StartError::Workers)?;
-        Ok((listeners, addresses, connections))
+        let holdings = connections.holdings();
+        let (store, availability) = (store.clone(), reported);
+        let sources =
+            Sources { calls, authenticator, hub, store, holdings, connections_max, availability };
+        let monitor = match options.metrics_listen {
+            Some(address) => Some(Monitor::bind(address, sources).await?),
+            None => None,
+        };
+        Ok((listeners, addresses, connections, monitor))
     };
-    let (listeners, addresses, connections) = match bound.await {
+    let (listeners, addresses, connections, monitor) = match bound.await {
         Ok(bound) => bound,
         Err(error) => {
             store_guard.close().await;
@@ -238,6 +264,7 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         addresses,
         tls,
         connections,
+        monitor,
         availability,
         store,
         store_guard,
@@ -316,22 +343,30 @@ async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), 
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))
 }
 
-/// Everything that is served: messaging behind its [`Edge`], health and reflection, and what speaks plain
-/// HTTP.
-fn services(
+/// Messaging behind its [`Edge`].
+fn edge(
     options: &Options,
     store: &Store,
-    hub: Hub,
-    availability: watch::Receiver<Availability>,
+    hub: &Hub,
+    authenticator: &Authenticator,
     drain: &CancellationToken,
-) -> Result<Served, StartError> {
-    let authenticator = Authenticator::new(store.clone()).open(options.open);
+) -> Edged {
     let messaging = Messaging::new(
         authenticator.clone(),
-        Messenger::new(store.clone(), hub),
+        Messenger::new(store.clone(), hub.clone()),
         options.body_bytes_max,
         drain.clone(),
     );
+    Edge::new(messaging, authenticator.clone(), options.body_bytes_max)
+}
+
+/// Everything that is served: messaging, health and reflection, and what speaks plain HTTP.
+fn services(
+    options: &Options,
+    messaging: Edged,
+    availability: watch::Receiver<Availability>,
+    drain: &CancellationToken,
+) -> Result<Served, StartError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -341,7 +376,6 @@ fn services(
     let others = Routes::new(Health::service(availability))
         .add_service(UntilDrain::new(reflection().build_v1()?, drain.clone()))
         .add_service(UntilDrain::new(reflection().build_v1alpha()?, drain.clone()));
-    let messaging = Edge::new(messaging, authenticator, options.body_bytes_max);
     let plain = Gateway::new(messaging.clone(), options.body_bytes_max, options.open);
     let gate = Gate::new(Rules {
         allowed: options.allow_origins.clone(),
@@ -380,12 +414,28 @@ impl Server {
         self.tls.as_ref().map(Tls::reload)
     }
 
+    /// Where an operator's tools find it, if they do.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.monitor.as_ref().map(|monitor| monitor.local_addr)
+    }
+
     /// Serves until `shutdown` is cancelled; then stops accepting, finishes the calls that it has,
     /// ends the streams, and closes what is left at the drain deadline.
     ///
     /// # Errors
     /// [`RunError`] when the store could not finish in time; what was acknowledged is on disk.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let Some(monitor) = self.monitor.take() else { return self.serve(shutdown).await };
+        // It tells of the drain as well, to its end.
+        let over = CancellationToken::new();
+        let serving = async {
+            let _over = over.clone().drop_guard();
+            self.serve(shutdown).await
+        };
+        tokio::join!(serving, monitor.run(over.clone())).0
+    }
+
+    async fn serve(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let connections = self.connections;
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),

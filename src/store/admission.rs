@@ -10,8 +10,10 @@ use tokio::time::timeout;
 /// is bounded, and for how long.
 pub(super) struct Admission {
     places: Arc<Semaphore>,
+    places_max: usize,
     /// One for each caller that may wait at a time.
     waiting: Semaphore,
+    waiting_max: usize,
     wait_max: Duration,
 }
 
@@ -31,8 +33,19 @@ pub(super) enum NotAdmitted {
 impl Admission {
     /// For `places`, with at most `waiting_max` callers that wait for at most `wait_max`.
     pub(super) fn new(places: usize, waiting_max: usize, wait_max: Duration) -> Self {
-        let places = Arc::new(Semaphore::new(places));
-        Self { places, waiting: Semaphore::new(waiting_max), wait_max }
+        let (places, places_max) = (Arc::new(Semaphore::new(places)), places);
+        let waiting = Semaphore::new(waiting_max);
+        Self { places, places_max, waiting, waiting_max, wait_max }
+    }
+
+    /// How many places are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.places_max - self.places.available_permits().min(self.places_max)
+    }
+
+    /// How many wait that may not wait for long.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting_max - self.waiting.available_permits().min(self.waiting_max)
     }
 
     /// `count` places, within the bounds on waiting.

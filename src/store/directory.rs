@@ -152,6 +152,13 @@ pub(super) fn token_checksum(hash: &[u8], user_id: i64) -> i64 {
     xxh3_64_with_seed(hash, user_id.cast_unsigned()).cast_signed()
 }
 
+/// The highest number that a user has: they are given out one by one, and none again.
+pub(super) fn last_user(connection: &mut SqliteConnection) -> QueryResult<i64> {
+    let last: Option<i64> =
+        users::table.select(diesel::dsl::max(users::id)).get_result(connection)?;
+    Ok(last.unwrap_or(0))
+}
+
 /// What is known of the user of this name.
 pub(super) fn profile(
     connection: &mut SqliteConnection,

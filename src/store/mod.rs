@@ -16,6 +16,7 @@ mod import;
 mod index;
 mod inserts;
 mod log;
+mod metrics;
 mod pages;
 mod readers;
 mod request_keys;
@@ -36,6 +37,7 @@ use self::directory::Directory;
 use self::error::failed;
 use self::folder::DataFolder;
 use self::index::{Index, IndexWriter};
+use self::metrics::StoreMetrics;
 use self::readers::Readers;
 use self::request_keys::RequestKeysReader;
 use self::writer::{Accepted, Acknowledge, MarkSeen, Register, WriteQueue, Writer};
@@ -138,6 +140,8 @@ struct Inner {
     index: Index,
     epoch: Epoch,
     healthy: watch::Receiver<bool>,
+    database: PathBuf,
+    metrics: Arc<StoreMetrics>,
 }
 
 /// The open store's thread and its hold on the folder; [`StoreGuard::close`] ends both.
@@ -179,7 +183,8 @@ pub fn open(
     folder.sync_log()?;
     let mut connection = connection::open_writer(&database)?;
     let epoch = connection::migrate(&mut connection, &database)?;
-    let index_writer = IndexWriter::load(&mut connection, options.merge_messages.max(1))
+    let merge_messages = options.merge_messages.max(1);
+    let index_writer = IndexWriter::load(&mut connection, merge_messages)
         .map_err(|error| error::not_loaded(error, &database))?;
     let index = index_writer.index().clone();
     consistency::check(&mut connection, &index, &database)?;
@@ -192,21 +197,32 @@ pub fn open(
     let token_readers = Readers::open(&database, options.token_readers, options.admission_wait)?;
     let request_keys =
         RequestKeysReader::start(&database, index.clone(), options.request_keys_delay)?;
+    let metrics = Arc::new(StoreMetrics::new(merge_messages));
     let thread = Writer::new(
         commands,
-        (database, connection),
+        (database.clone(), connection),
         index_writer,
         directory.clone(),
         listener,
         healthy_sender,
+        Arc::clone(&metrics),
     );
     let thread = std::thread::Builder::new()
         .name("store-writer".into())
         .spawn(move || thread.run())
         .map_err(OpenError::Thread)?;
 
-    let store =
-        Store(Arc::new(Inner { writes, readers, token_readers, directory, index, epoch, healthy }));
+    let store = Store(Arc::new(Inner {
+        writes,
+        readers,
+        token_readers,
+        directory,
+        index,
+        epoch,
+        healthy,
+        database,
+        metrics,
+    }));
     Ok((store.clone(), StoreGuard { store, thread, request_keys, folder }))
 }
 
@@ -351,6 +367,7 @@ impl Store {
     /// # Errors
     /// As of `page`, but never [`StoreError::ReadQueueFull`].
     pub async fn page_in_turn(&self, query: PageQuery) -> Result<Page, StoreError> {
+        self.0.metrics.replay_pages.increment();
         let (directory, index) = (self.0.directory.clone(), self.0.index.clone());
         self.0.readers.read_in_turn(move |c| pages::read(c, &directory, &index, &query)).await
     }
@@ -360,10 +377,10 @@ impl Store {
     /// one whose client does not read would not.
     pub fn page_ahead(&self, query: PageQuery) -> Option<PageAhead> {
         let (directory, index) = (self.0.directory.clone(), self.0.index.clone());
-        self.0
-            .readers
-            .read_ahead(move |c| pages::read(c, &directory, &index, &query))
-            .map(PageAhead)
+        let page =
+            self.0.readers.read_ahead(move |c| pages::read(c, &directory, &index, &query))?;
+        self.0.metrics.replay_pages.increment();
+        Some(PageAhead(page))
     }
 
     /// What a mailbox holds and what was acknowledged of it.

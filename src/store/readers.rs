@@ -110,6 +110,16 @@ impl Readers {
         }
     }
 
+    /// How many reads run.
+    pub(super) fn busy(&self) -> usize {
+        self.admission.taken()
+    }
+
+    /// How many reads wait for a connection, beside those of subscribers.
+    pub(super) fn waiting(&self) -> usize {
+        self.admission.waiting()
+    }
+
     /// Takes every place, as reads that take long would.
     #[cfg(test)]
     pub(super) async fn occupy(&self) -> Result<Place, NotAdmitted> {

@@ -23,6 +23,7 @@ pub struct TestServer {
 struct Running {
     addr: SocketAddr,
     uris: Vec<String>,
+    metrics_addr: Option<SocketAddr>,
     shutdown: CancellationToken,
     /// One task; dropping the set ends it.
     task: JoinSet<Result<(), RunError>>,
@@ -65,6 +66,7 @@ impl TestServer {
         let server = within_patience("bind", bind).await?;
         let addr = server.local_addr().expect("an address of IP");
         let uris = server.uris();
+        let metrics_addr = server.metrics_addr();
         let shutdown = CancellationToken::new();
         let run = server.run(shutdown.clone());
         // The folder lives as long as the server does, even when the test drops its handle first.
@@ -75,7 +77,7 @@ impl TestServer {
             drop(folder);
             result
         });
-        self.running = Some(Running { addr, uris, shutdown, task });
+        self.running = Some(Running { addr, uris, metrics_addr, shutdown, task });
         Ok(())
     }
 
@@ -102,6 +104,15 @@ impl TestServer {
     /// The first address that the server listens on.
     pub fn addr(&self) -> SocketAddr {
         self.running().addr
+    }
+
+    /// The address at which the server answers an operator's tools: see
+    /// [`Options::metrics_listen`](Options).
+    ///
+    /// # Panics
+    /// If it was started without one.
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.running().metrics_addr.expect("the server was started with an address for metrics")
     }
 
     /// The address as a URI, for clients.

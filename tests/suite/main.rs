@@ -60,6 +60,7 @@ mod kill;
 mod lag;
 mod list_users;
 mod listen;
+mod metrics;
 mod model;
 mod model_grpc;
 mod model_operations;

@@ -32,6 +32,7 @@ use self::tail::{Tail, View};
 pub(super) use self::writer::{IndexWriter, LoadError};
 use super::error::is_damage;
 use crate::domain::{MailboxRange, RequestId, Sequence, UserId};
+use crate::metrics::Counter;
 
 /// Where a page begins, and in which direction it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub(super) struct Index {
     tail: Arc<RwLock<Tail>>,
     keys: RequestKeys,
     filter: Arc<RequestFilter>,
+    /// Merges that were finished.
+    merges: Arc<Counter>,
 }
 
 /// A part of a mailbox.
@@ -69,6 +72,12 @@ impl Index {
 
     fn tail_mut(&self) -> RwLockWriteGuard<'_, Tail> {
         self.tail.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log's last position, the messages in the tail, and the merges that were finished.
+    pub(super) fn progress(&self) -> (i64, usize, u64) {
+        let tail = self.tail();
+        (tail.last_position(), tail.rows(), self.merges.get())
     }
 
     /// The first `limit` entries of `owner`'s mailbox from `start` that `filter` admits, as they were

@@ -88,7 +88,7 @@ impl IndexWriter {
         let (marks, keys) = tables::state(connection)?;
         let tail = Arc::new(RwLock::new(Tail::after(marks.merged_through, segment_rows)));
         let mut writer = Self {
-            index: Index { tail, keys, filter },
+            index: Index { tail, keys, filter, merges: Arc::default() },
             segment_rows,
             staged: Vec::new(),
             merge: None,
@@ -258,6 +258,7 @@ impl IndexWriter {
             self.merge = None;
             let merged = self.index.tail_mut().merged();
             drop(merged);
+            self.index.merges.increment();
             self.pending_left_over = true;
         }
     }

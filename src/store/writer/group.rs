@@ -17,6 +17,7 @@ use crate::store::connection::{empty_log, open_writer, probe};
 use crate::store::directory::Directory;
 use crate::store::error::{is_damage, storage_error};
 use crate::store::index::{IndexWriter, LoadError};
+use crate::store::metrics::StoreMetrics;
 use crate::store::{CommitListener, StoreError};
 
 /// The most writes in one commit. Groups of 512 carry the cost of a sync; larger ones would only
@@ -48,6 +49,7 @@ pub(in crate::store) struct Transaction<'a> {
     pub(super) now: Timestamp,
     /// The new messages in the order of the log, to be announced after COMMIT.
     pub(super) appended: &'a mut Vec<Arc<Message>>,
+    metrics: &'a StoreMetrics,
 }
 
 /// The writing thread's state.
@@ -66,6 +68,7 @@ pub(in crate::store) struct Writer {
     directory: Directory,
     listener: Box<dyn CommitListener>,
     healthy: watch::Sender<bool>,
+    metrics: Arc<StoreMetrics>,
 }
 
 /// What is remembered of the last group.
@@ -107,6 +110,7 @@ impl Writer {
         directory: Directory,
         listener: Box<dyn CommitListener>,
         healthy: watch::Sender<bool>,
+        metrics: Arc<StoreMetrics>,
     ) -> Self {
         Self {
             commands: commands.0,
@@ -120,6 +124,7 @@ impl Writer {
             directory,
             listener,
             healthy,
+            metrics,
         }
     }
 
@@ -227,8 +232,7 @@ impl Writer {
             }
             Err(GroupError::Storage(error)) => {
                 error!(%error, writes = group.len(), "the storage failed; it is opened again");
-                self.connection = None;
-                self.healthy.send_replace(false);
+                self.let_go();
                 let outcome = failure(&error);
                 // On a full disk a write failed, before any sync.
                 self.log_is_in_doubt |= !matches!(outcome, StoreError::DiskFull);
@@ -236,12 +240,18 @@ impl Writer {
             }
             Err(GroupError::Index(error)) => {
                 error!(%error, writes = group.len(), "a commit does not fit the index");
-                self.connection = None;
-                self.healthy.send_replace(false);
+                self.let_go();
                 answers::give(group, &Err(StoreError::Failing));
             }
             Err(GroupError::StillFailing(error)) => answers::give(group, &Err(error)),
         }
+    }
+
+    /// Closes the connection of a storage that failed, to open it again.
+    fn let_go(&mut self) {
+        self.connection = None;
+        self.healthy.send_replace(false);
+        self.metrics.failures.increment();
     }
 
     /// One transaction: the messages that are new in the log.
@@ -266,6 +276,7 @@ impl Writer {
             directory: &self.directory,
             now: Timestamp::now(),
             appended: &mut appended,
+            metrics: &self.metrics,
         };
         let outcome = transaction.run(group);
         if outcome.is_err() {
@@ -274,6 +285,7 @@ impl Writer {
         outcome?;
         // Before anyone is told or answered, so that their reads find it.
         self.index.committed().map_err(GroupError::Index)?;
+        self.metrics.group_committed(group.len());
         Ok(appended)
     }
 
@@ -333,7 +345,10 @@ impl Transaction<'_> {
             }
         }
         self.index.finish(self.connection).map_err(GroupError::Storage)?;
-        self.connection.batch_execute("COMMIT").map_err(GroupError::Storage)
+        let began = Instant::now();
+        let outcome = self.connection.batch_execute("COMMIT");
+        self.metrics.commits.record_duration(began.elapsed());
+        outcome.map_err(GroupError::Storage)
     }
 }
 

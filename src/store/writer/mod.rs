@@ -185,6 +185,11 @@ impl WriteQueue {
         Ok(Accepted(answer))
     }
 
+    /// The bytes that are taken, those there are, and how many writes wait for some.
+    pub(super) fn depth(&self) -> (usize, usize, usize) {
+        (self.admission.taken(), self.limit_bytes, self.admission.waiting())
+    }
+
     /// Takes no more writes; the writer ends after those it has.
     pub(super) fn stop(&self) {
         self.admission.close();

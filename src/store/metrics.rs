@@ -1,0 +1,155 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::error::failed;
+use super::readers::Readers;
+use super::{Store, directory};
+use crate::metrics::{Counter, Durations, Histogram, Kind, Page};
+
+/// How long a page waits for what is read from the disk: on one that hangs, the rest is shown.
+const DISK_WAIT: Duration = Duration::from_secs(2);
+
+static GROUP_BOUNDS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+
+/// What the store counts of itself as it goes.
+pub(super) struct StoreMetrics {
+    /// Writes in a commit.
+    group_writes: Histogram<10>,
+    /// COMMIT alone, with its sync.
+    pub(super) commits: Durations,
+    /// Times that the storage failed and was opened again.
+    pub(super) failures: Counter,
+    /// Pages read for subscribers.
+    pub(super) replay_pages: Counter,
+    /// The messages after which the indexes are merged.
+    merge_messages: usize,
+}
+
+impl StoreMetrics {
+    pub(super) fn new(merge_messages: usize) -> Self {
+        Self {
+            group_writes: Histogram::of_numbers(&GROUP_BOUNDS),
+            commits: Durations::of_durations(),
+            failures: Counter::default(),
+            replay_pages: Counter::default(),
+            merge_messages,
+        }
+    }
+
+    pub(super) fn group_committed(&self, writes: usize) {
+        self.group_writes.record(writes as u64);
+    }
+}
+
+impl Store {
+    /// Writes what is counted here. What would have to be read from a disk that does not answer in time
+    /// is left out.
+    pub async fn write_metrics(&self, page: &mut Page) {
+        self.write_commits(page);
+        self.write_queues(page);
+        self.write_index(page);
+        self.write_disk(page).await;
+    }
+
+    fn write_commits(&self, page: &mut Page) {
+        let metrics = &self.0.metrics;
+        page.histogram(
+            "peerpost_group_writes",
+            "Writes that shared a commit.",
+            &metrics.group_writes,
+        );
+        page.histogram(
+            "peerpost_commit_duration_seconds",
+            "COMMIT with its sync, failed ones included.",
+            &metrics.commits,
+        );
+        let is_up = u8::from(*self.0.healthy.borrow());
+        page.gauge("peerpost_storage_up", "1 while commits succeed, else 0.", is_up);
+        page.counter(
+            "peerpost_storage_failures_total",
+            "Times that the storage failed and was opened again.",
+            metrics.failures.get(),
+        );
+        page.counter(
+            "peerpost_replay_pages_total",
+            "Pages of messages read from the store for subscribers.",
+            metrics.replay_pages.get(),
+        );
+    }
+
+    fn write_queues(&self, page: &mut Page) {
+        let (queued_bytes, limit_bytes, waiting) = self.0.writes.depth();
+        page.gauge("peerpost_write_queue_bytes", "What the write queue holds.", queued_bytes);
+        page.gauge("peerpost_write_queue_limit_bytes", "The write queue's size.", limit_bytes);
+        let help = "Writes that wait for a place in the write queue.";
+        page.gauge("peerpost_writes_waiting", help, waiting);
+        let pools: [(_, &Readers); 2] =
+            [("reads", &self.0.readers), ("tokens", &self.0.token_readers)];
+        let help = "Connections that read at the moment.";
+        let mut family = page.family("peerpost_readers_busy", Kind::Gauge, help);
+        for (pool, readers) in pools {
+            family.sample(&[("pool", pool)], readers.busy());
+        }
+        let help = "Reads that wait for a connection.";
+        let mut family = page.family("peerpost_reads_waiting", Kind::Gauge, help);
+        for (pool, readers) in pools {
+            family.sample(&[("pool", pool)], readers.waiting());
+        }
+    }
+
+    fn write_index(&self, page: &mut Page) {
+        let (stored, tail, merges) = self.0.index.progress();
+        page.counter(
+            "peerpost_messages_stored_total",
+            "Messages stored since the database was made.",
+            stored,
+        );
+        page.gauge("peerpost_tail_messages", "Messages that no index table has yet.", tail);
+        page.gauge(
+            "peerpost_merge_messages",
+            "Messages of the tail with which a merge begins.",
+            self.0.metrics.merge_messages,
+        );
+        page.counter("peerpost_merges_total", "Merges that were finished.", merges);
+    }
+
+    async fn write_disk(&self, page: &mut Page) {
+        let database = self.0.database.clone();
+        let sizes = tokio::task::spawn_blocking(move || Sizes::of(&database));
+        if let Ok(Ok(sizes)) = timeout(DISK_WAIT, sizes).await {
+            page.family("peerpost_disk_bytes", Kind::Gauge, "Sizes of the data folder's files.")
+                .sample(&[("file", "database")], sizes.database)
+                .sample(&[("file", "wal")], sizes.wal);
+            if let Some(free) = sizes.free {
+                let help = "What the file system of the data folder has left.";
+                page.gauge("peerpost_disk_free_bytes", help, free);
+            }
+        }
+        let users = self.0.readers.read(|c| directory::last_user(c).map_err(failed));
+        if let Ok(Ok(users)) = timeout(DISK_WAIT, users).await {
+            let help = "Names registered since the database was made.";
+            page.counter("peerpost_users_registered_total", help, users);
+        }
+    }
+}
+
+/// What lies on the disk, in bytes.
+struct Sizes {
+    database: u64,
+    /// 0 while there is none.
+    wal: u64,
+    free: Option<u64>,
+}
+
+impl Sizes {
+    fn of(database: &Path) -> Self {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let mut wal = database.as_os_str().to_owned();
+        wal.push("-wal");
+        let free = rustix::fs::statvfs(database).ok();
+        let free = free.map(|file_system| file_system.f_bavail * file_system.f_frsize);
+        Self { database: size(database), wal: size(&PathBuf::from(wal)), free }
+    }
+}
