@@ -22,6 +22,7 @@ from wcwidth import wcwidth
 
 COLUMNS = 86
 DEADLINE_S = 60
+NO_BREAK_SPACE = "\u00a0"
 
 # Drawing, in pixels.
 CELL_WIDTH, CELL_HEIGHT, FONT_SIZE, MARGIN, TITLE_HEIGHT, GAP = 8.4, 18, 14, 14, 30, 16
@@ -229,9 +230,11 @@ def draw_row(row, y):
         if text.strip():
             length = (len(text.rstrip()) if not is_wide(x) else 2) * CELL_WIDTH
             weight = ' font-weight="bold"' if bold else ""
+            # Of plain spaces in a row one is drawn, and the text stretched to its length.
+            kept = escape(text.rstrip()).replace(" ", NO_BREAK_SPACE)
             parts.append(
                 f'<text x="{left:.1f}" y="{y:.1f}" fill="{colour}"{weight} textLength="{length:.1f}" '
-                f'lengthAdjust="spacingAndGlyphs">{escape(text.rstrip())}</text>'
+                f'lengthAdjust="spacingAndGlyphs">{kept}</text>'
             )
         x = end
     return parts
@@ -250,8 +253,8 @@ def draw(pictures):
         top += height + GAP
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.1f} {top - GAP}" width="{width:.1f}" '
-        f'font-family="ui-monospace, \'DejaVu Sans Mono\', Menlo, Consolas, monospace" font-size="{FONT_SIZE}" '
-        f'xml:space="preserve">\n' + "\n".join(parts) + "\n</svg>\n"
+        f'font-family="ui-monospace, \'DejaVu Sans Mono\', Menlo, Consolas, monospace" font-size="{FONT_SIZE}">\n'
+        + "\n".join(parts) + "\n</svg>\n"
     )
 
 
