@@ -9,6 +9,11 @@ use super::output;
 /// What asks has its own deadline, of which it tells nothing: this one says why.
 const DEADLINE: Duration = Duration::from_secs(3);
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  peerpost health
+  peerpost health --server https://chat.example.org:443 || systemctl restart peerpost";
+
 /// Exit code 0 if the server takes calls.
 pub(super) async fn run(connection: &ConnectionArgs) -> anyhow::Result<()> {
     let client = connection.anonymous()?;

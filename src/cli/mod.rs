@@ -100,6 +100,7 @@ enum Command {
     /// List the registered users.
     Users(users::Args),
     /// Ask whether a server takes calls: exit code 0 if it does, else 1. For supervisors.
+    #[command(after_help = health::EXAMPLES)]
     Health,
     /// Back up, restore and check a server's data.
     Admin(admin::Args),
