@@ -28,6 +28,7 @@
 //! public for its binary and its tests: they change without notice.
 
 pub mod auth;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
 pub mod domain;

@@ -8,6 +8,7 @@ pub(crate) struct Random(u64);
 
 impl Random {
     /// Numbers that no other run has.
+    #[cfg(feature = "cli")]
     pub(crate) fn seeded() -> Result<Self, getrandom::Error> {
         getrandom::u64().map(Self)
     }
