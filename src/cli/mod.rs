@@ -22,6 +22,7 @@ mod register;
 mod render;
 mod send;
 mod serve;
+mod serve_limits;
 mod signals;
 mod since;
 mod style;
@@ -86,7 +87,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a server.
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Register a name and keep its token, or update the address of a name of one's own.
     Register(register::Args),
     /// Talk to somebody in the terminal: history, live messages, and a line to type in.

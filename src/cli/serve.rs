@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::LogFormat;
 use super::output;
+use super::serve_limits::LimitArgs;
 use super::signals::StopSignals;
 use crate::domain::limits::BODY_BYTES_CEILING;
 use crate::server::{self, AllowedOrigin, Listen, Options, Reload, TlsFiles};
@@ -107,6 +108,9 @@ pub(super) struct Args {
     #[arg(long, requires = "open")]
     open_beyond_loopback: bool,
 
+    #[command(flatten)]
+    limits: LimitArgs,
+
     /// How the log on stderr is written.
     #[arg(long, env = "PEERPOST_LOG_FORMAT", value_enum, default_value = "text")]
     pub(super) log_format: LogFormat,
@@ -197,6 +201,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     if let Some(milliseconds) = args.drain_deadline_ms {
         options.drain_deadline = Duration::from_millis(milliseconds);
     }
+    args.limits.apply(&mut options)?;
     if let Some(workers) = args.workers {
         options.workers = workers;
     }

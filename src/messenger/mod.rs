@@ -10,6 +10,7 @@ mod tests;
 
 use crate::domain::Epoch;
 use crate::hub::Hub;
+use crate::limiter::Limiter;
 use crate::store::Store;
 
 pub use self::directory::{UserPage, UserView};
@@ -23,12 +24,19 @@ pub use self::send::Outgoing;
 pub struct Messenger {
     store: Store,
     hub: Hub,
+    limiter: Limiter,
 }
 
 impl Messenger {
     /// The use cases over this store and the hub that its commits are announced to.
     pub fn new(store: Store, hub: Hub) -> Self {
-        Self { store, hub }
+        Self { store, hub, limiter: Limiter::default() }
+    }
+
+    /// Holds users to these limits.
+    #[must_use]
+    pub fn limited_by(self, limiter: Limiter) -> Self {
+        Self { limiter, ..self }
     }
 
     /// The current epoch.

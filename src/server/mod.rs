@@ -4,9 +4,11 @@
 //! is cancelled and then drains under a deadline that no client can hold.
 
 mod connections;
+mod forwarded;
 mod front;
 mod gate;
 mod held;
+mod limits;
 mod listen;
 mod monitor;
 mod socket;
@@ -30,9 +32,14 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 
 use self::connections::{Connections, Services};
+pub use self::forwarded::{Proxies, ProxyHeader, TrustedProxy, TrustedProxyError};
 use self::front::Front;
 pub use self::gate::{AllowedOrigin, OriginError};
 use self::gate::{Gate, Rules};
+pub use self::limits::{
+    Bounds, CONNECTIONS_MAX_DEFAULT, HELD_BYTES_DEFAULT, Limits, OutOfBounds,
+    STREAMS_PER_CONNECTION_DEFAULT,
+};
 use self::listen::Listeners;
 pub use self::listen::{Listen, ListenError};
 use self::monitor::{Monitor, Sources};
@@ -45,6 +52,7 @@ use crate::domain::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT};
 use crate::grpc::{Availability, Dispatch, Edge, Health, Messaging, UntilDrain};
 use crate::http::Gateway;
 use crate::hub::Hub;
+use crate::limiter::Limiter;
 use crate::messenger::Messenger;
 use crate::proto;
 use crate::proto::messaging_service_server::MessagingServiceServer;
@@ -68,9 +76,10 @@ pub struct Options {
     /// How long open calls may go on after the shutdown began. Default
     /// [`DRAIN_DEADLINE_DEFAULT`].
     pub drain_deadline: Duration,
-    /// The most connections at a time; more wait to be accepted. Default
-    /// [`CONNECTIONS_MAX_DEFAULT`].
-    pub connections_max: usize,
+    /// What it may use, and what each of its callers may.
+    pub limits: Limits,
+    /// The proxies that are believed when they say from whom a call is. Default none.
+    pub proxies: Proxies,
     /// The threads that serve connections. Default [`workers_default`].
     pub workers: NonZero<usize>,
     /// The messages after which the store merges its indexes. Default
@@ -98,7 +107,8 @@ impl Options {
             data_dir: data_dir.into(),
             body_bytes_max: BODY_BYTES_DEFAULT,
             drain_deadline: DRAIN_DEADLINE_DEFAULT,
-            connections_max: CONNECTIONS_MAX_DEFAULT,
+            limits: Limits::default(),
+            proxies: Proxies::default(),
             workers: workers_default(),
             merge_messages: store::MERGE_MESSAGES_DEFAULT,
             metrics_listen: None,
@@ -112,15 +122,15 @@ impl Options {
 /// With the time that the store takes it stays below the 10 seconds after which supervisors kill.
 pub const DRAIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(8);
 
-/// About 10 KiB each while they are idle.
-pub const CONNECTIONS_MAX_DEFAULT: usize = 16_384;
-
 /// Why a server did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// A body limit of 0 or over the ceiling.
     #[error("the body limit is {0} bytes; it must be 1 to {BODY_BYTES_CEILING}")]
     BodyLimit(usize),
+    /// Another limit.
+    #[error(transparent)]
+    Limit(#[from] OutOfBounds),
     /// An open server on an address that others reach.
     #[error(
         "an open server gives everybody who reaches {0} every mailbox; to do that beyond this machine, \
@@ -220,15 +230,18 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     if !(1..=BODY_BYTES_CEILING).contains(&options.body_bytes_max) {
         return Err(StartError::BodyLimit(options.body_bytes_max));
     }
+    options.limits.check()?;
     check_reach(&options, &options.listen)?;
     let tls = options.tls.clone().map(Tls::open).transpose()?;
-    let hub = Hub::default();
+    let (hub, limiter) = (Hub::default(), Limiter::new(options.limits.callers.clone()));
     let (store, store_guard) = open_store(&options, hub.clone()).await?;
     let drain = CancellationToken::new();
     let (availability, reported) = watch::channel(Availability::Serving);
     let bound = async {
-        let authenticator = Authenticator::new(store.clone()).open(options.open);
-        let edge = edge(&options, &store, &hub, &authenticator, &drain);
+        let authenticator =
+            Authenticator::new(store.clone()).limited_by(limiter.clone()).open(options.open);
+        let messenger = Messenger::new(store.clone(), hub.clone()).limited_by(limiter.clone());
+        let edge = edge(&options, messenger, &authenticator, &drain);
         let calls = edge.metrics();
         let services = services(&options, edge, reported.clone(), &drain)?;
         let (listeners, addresses) = Listeners::bind(&options.listen)
@@ -238,13 +251,20 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         check_reach(&options, &addresses)?;
         warn_of_reach(&options, &addresses);
         let current = tls.as_ref().map(Tls::current);
-        let (connections_max, workers) = (options.connections_max, options.workers);
-        let connections = Connections::new(services, connections_max, workers, current)
+        let (limits, proxies) = (&options.limits, options.proxies.clone());
+        let connections = Connections::new(services, limits, proxies, options.workers, current)
             .map_err(StartError::Workers)?;
         let holdings = connections.holdings();
-        let (store, availability) = (store.clone(), reported);
-        let sources =
-            Sources { calls, authenticator, hub, store, holdings, connections_max, availability };
+        let sources = Sources {
+            calls,
+            authenticator,
+            hub,
+            store: store.clone(),
+            holdings,
+            limiter,
+            connections_max: limits.connections_max,
+            availability: reported,
+        };
         let monitor = match options.metrics_listen {
             Some(address) => Some(Monitor::bind(address, sources).await?),
             None => None,
@@ -326,7 +346,8 @@ where
     Dispatch<S>: Services,
 {
     let services = Dispatch::new(service, Routes::default());
-    let connections = Connections::new(services, CONNECTIONS_MAX_DEFAULT, workers, None)?;
+    let (limits, proxies) = (Limits::default(), Proxies::default());
+    let connections = Connections::new(services, &limits, proxies, workers, None)?;
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = connections.accept(listener.into()) => {}
@@ -338,6 +359,7 @@ where
 async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), OpenError> {
     let mut store_options = store::Options::new(&options.data_dir);
     store_options.merge_messages = options.merge_messages;
+    store_options.write_queue_bytes = options.limits.write_queue_bytes;
     let opening =
         tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(Announcer(hub))));
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))
@@ -346,17 +368,12 @@ async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), 
 /// Messaging behind its [`Edge`].
 fn edge(
     options: &Options,
-    store: &Store,
-    hub: &Hub,
+    messenger: Messenger,
     authenticator: &Authenticator,
     drain: &CancellationToken,
 ) -> Edged {
-    let messaging = Messaging::new(
-        authenticator.clone(),
-        Messenger::new(store.clone(), hub.clone()),
-        options.body_bytes_max,
-        drain.clone(),
-    );
+    let messaging =
+        Messaging::new(authenticator.clone(), messenger, options.body_bytes_max, drain.clone());
     Edge::new(messaging, authenticator.clone(), options.body_bytes_max)
 }
 

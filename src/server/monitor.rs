@@ -25,6 +25,7 @@ use super::held::Holdings;
 use crate::auth::Authenticator;
 use crate::grpc::{Availability, CallMetrics};
 use crate::hub::Hub;
+use crate::limiter::Limiter;
 use crate::metrics::{Kind, Page};
 use crate::store::Store;
 
@@ -47,6 +48,7 @@ pub(super) struct Sources {
     pub(super) hub: Hub,
     pub(super) store: Store,
     pub(super) holdings: Arc<Holdings>,
+    pub(super) limiter: Limiter,
     pub(super) connections_max: usize,
     pub(super) availability: watch::Receiver<Availability>,
 }
@@ -143,8 +145,21 @@ impl Answers {
         self.sources.holdings.write_metrics(&mut page);
         let help = "The most connections at a time.";
         page.gauge("peerpost_connections_max", help, self.sources.connections_max);
+        self.write_refusals(&mut page);
         self.sources.store.write_metrics(&mut page).await;
         page.into_text()
+    }
+
+    /// Those that are told by status. Cut connections are counted with what is held.
+    fn write_refusals(&self, page: &mut Page) {
+        let help = "What was refused with RESOURCE_EXHAUSTED, by the name of the limit.";
+        let mut family = page.family("peerpost_refusals_total", Kind::Counter, help);
+        let Sources { limiter, hub, store, .. } = &self.sources;
+        let followers = [("subscriptions_per_user", hub.refusals())];
+        let all = limiter.refusals().into_iter().chain(followers).chain(store.refusals());
+        for (limit, count) in all {
+            family.sample(&[("limit", limit)], count);
+        }
     }
 
     fn write_process(&self, page: &mut Page) {

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 
 use super::error::failed;
 use super::readers::Readers;
-use super::{Store, directory};
+use super::{Store, StoreError, directory};
 use crate::metrics::{Counter, Durations, Histogram, Kind, Page};
 
 /// How long a page waits for what is read from the disk: on one that hangs, the rest is shown.
@@ -23,6 +23,8 @@ pub(super) struct StoreMetrics {
     pub(super) failures: Counter,
     /// Pages read for subscribers.
     pub(super) replay_pages: Counter,
+    /// Writes that were refused because the disk was full.
+    disk_refusals: Counter,
     /// The messages after which the indexes are merged.
     merge_messages: usize,
 }
@@ -34,7 +36,14 @@ impl StoreMetrics {
             commits: Durations::of_durations(),
             failures: Counter::default(),
             replay_pages: Counter::default(),
+            disk_refusals: Counter::default(),
             merge_messages,
+        }
+    }
+
+    pub(super) fn group_failed(&self, error: &StoreError, writes: usize) {
+        if let StoreError::DiskFull { .. } = error {
+            self.disk_refusals.add(writes as u64);
         }
     }
 
@@ -44,6 +53,15 @@ impl StoreMetrics {
 }
 
 impl Store {
+    /// How often each of the store's limits was refused, by its name.
+    pub fn refusals(&self) -> [(&'static str, u64); 3] {
+        [
+            ("write_queue_bytes", self.0.writes.refused()),
+            ("readers", self.0.readers.refused() + self.0.token_readers.refused()),
+            ("disk", self.0.metrics.disk_refusals.get()),
+        ]
+    }
+
     /// Writes what is counted here. What would have to be read from a disk that does not answer in time
     /// is left out.
     pub async fn write_metrics(&self, page: &mut Page) {

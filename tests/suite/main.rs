@@ -58,6 +58,7 @@ mod import_flask;
 mod injected;
 mod kill;
 mod lag;
+mod limits;
 mod list_users;
 mod listen;
 mod metrics;

@@ -238,7 +238,7 @@ async fn started(wrapper: &[&str], data_dir: &Path, flags: &[&str]) -> ServerPro
 }
 
 /// The address that the server logged for metrics.
-async fn metrics_addr(server: &ServerProcess) -> SocketAddr {
+pub(crate) async fn metrics_addr(server: &ServerProcess) -> SocketAddr {
     eventually("the address for metrics", async || {
         let stderr = server.stderr();
         let line = stderr.lines().find(|line| line.contains("metrics"))?;

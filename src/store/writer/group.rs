@@ -1,5 +1,5 @@
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -233,9 +233,10 @@ impl Writer {
             Err(GroupError::Storage(error)) => {
                 error!(%error, writes = group.len(), "the storage failed; it is opened again");
                 self.let_go();
-                let outcome = failure(&error);
+                let outcome = failure(&error, &self.database);
                 // On a full disk a write failed, before any sync.
-                self.log_is_in_doubt |= !matches!(outcome, StoreError::DiskFull);
+                self.log_is_in_doubt |= !matches!(outcome, StoreError::DiskFull { .. });
+                self.metrics.group_failed(&outcome, group.len());
                 answers::give(group, &Err(outcome));
             }
             Err(GroupError::Index(error)) => {
@@ -243,7 +244,10 @@ impl Writer {
                 self.let_go();
                 answers::give(group, &Err(StoreError::Failing));
             }
-            Err(GroupError::StillFailing(error)) => answers::give(group, &Err(error)),
+            Err(GroupError::StillFailing(error)) => {
+                self.metrics.group_failed(&error, group.len());
+                answers::give(group, &Err(error));
+            }
         }
     }
 
@@ -294,7 +298,10 @@ impl Writer {
     fn recover(&mut self) -> Result<(), StoreError> {
         let mut connection = open_writer(&self.database)
             .map_err(|error| self.still_failing(&error, StoreError::Failing))?;
-        self.prove(&mut connection).map_err(|error| self.still_failing(&error, failure(&error)))?;
+        self.prove(&mut connection).map_err(|error| {
+            let outcome = failure(&error, &self.database);
+            self.still_failing(&error, outcome)
+        })?;
         self.index
             .reload(&mut connection)
             .map_err(|error| self.still_failing(&error, StoreError::Failing))?;
@@ -313,7 +320,7 @@ impl Writer {
             empty_log(connection)?;
         }
         let probed = probe(connection);
-        let is_full = |error| matches!(failure(error), StoreError::DiskFull);
+        let is_full = |error| matches!(storage_error(error), StoreError::DiskFull { .. });
         self.log_is_in_doubt = probed.as_ref().is_err_and(|error| !is_full(error));
         probed
     }
@@ -371,9 +378,13 @@ fn is_of_one_write(error: &DieselError) -> bool {
 }
 
 /// What a failure of the storage as a whole means for those who wait.
-fn failure(error: &DieselError) -> StoreError {
+fn failure(error: &DieselError, database: &Path) -> StoreError {
     match storage_error(error) {
-        StoreError::DiskFull => StoreError::DiskFull,
+        StoreError::DiskFull { .. } => {
+            let file_system = rustix::fs::statvfs(database).ok();
+            let disk_bytes = file_system.map(|it| it.f_blocks.saturating_mul(it.f_frsize));
+            StoreError::DiskFull { disk_bytes }
+        }
         // Damage that is met outside of a write's own statements is nobody's in particular.
         _ => StoreError::Failing,
     }

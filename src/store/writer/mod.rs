@@ -190,6 +190,11 @@ impl WriteQueue {
         (self.admission.taken(), self.limit_bytes, self.admission.waiting())
     }
 
+    /// How many writes were refused a place.
+    pub(super) fn refused(&self) -> u64 {
+        self.admission.refused()
+    }
+
     /// Takes no more writes; the writer ends after those it has.
     pub(super) fn stop(&self) {
         self.admission.close();
