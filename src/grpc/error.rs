@@ -259,6 +259,10 @@ impl Refusal {
                 error.to_string(),
             )
             .limit("subscriptions_per_user", &error.limit, RETRY_AFTER_LIMIT),
+            MessengerError::TooManyUsersWithLimits(error) => {
+                let (field, problem) = ("username".to_owned(), error.to_string());
+                Self::invalid_fields(&[FieldProblem { field, problem }])
+            }
             MessengerError::SendRate(exceeded) => Self::over_rate(
                 ErrorReason::SendRateLimit,
                 "send_rate_per_user",

@@ -76,7 +76,9 @@ pub struct RateExceeded {
 
 /// Limits of their own are set for as many users as can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("limits of their own are set for {USERS_WITH_LIMITS_MAX} users, as many as can be")]
+#[error(
+    "is one too many: limits of their own are set for {USERS_WITH_LIMITS_MAX} users, as many as can be"
+)]
 pub struct TooManyUsersWithLimits;
 
 /// The limits, and what was used of them. Cloning gives another handle.

@@ -2,7 +2,7 @@ use thiserror::Error;
 
 use crate::domain::{Epoch, MailboxRange, Sequence, Username};
 use crate::hub::TooManyFollowers;
-use crate::limiter::RateExceeded;
+use crate::limiter::{RateExceeded, TooManyUsersWithLimits};
 use crate::store::StoreError;
 
 /// Why a use case was not carried out.
@@ -37,6 +37,9 @@ pub enum MessengerError {
     /// Too many subscriptions.
     #[error(transparent)]
     TooManyFollowers(#[from] TooManyFollowers),
+    /// Limits of their own for one more user than can be.
+    #[error(transparent)]
+    TooManyUsersWithLimits(#[from] TooManyUsersWithLimits),
     /// Messages faster than the sender may.
     #[error("sends {0}")]
     SendRate(RateExceeded),

@@ -3,6 +3,7 @@
 mod directory;
 mod error;
 mod follow;
+mod limits;
 mod read;
 mod send;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use crate::store::Store;
 pub use self::directory::{UserPage, UserView};
 pub use self::error::{Cursor, MessengerError, Role};
 pub use self::follow::{Delivery, Follow, FollowEvent, FollowRequest, FollowStart};
+pub use self::limits::LimitsOfUser;
 pub use self::read::{MessagePage, PageRequest};
 pub use self::send::Outgoing;
 

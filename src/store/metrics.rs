@@ -52,6 +52,21 @@ impl StoreMetrics {
     }
 }
 
+/// What a store holds at a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreStats {
+    /// The registered users.
+    pub users: i64,
+    /// The tokens that are stored.
+    pub tokens: i64,
+    /// The position of the newest message in the log.
+    pub messages: i64,
+    /// The size of the database's file.
+    pub database_bytes: u64,
+    /// The size of its write-ahead log.
+    pub wal_bytes: u64,
+}
+
 impl Store {
     /// How often each of the store's limits was refused, by its name.
     pub fn refusals(&self) -> [(&'static str, u64); 3] {
@@ -60,6 +75,22 @@ impl Store {
             ("readers", self.0.readers.refused() + self.0.token_readers.refused()),
             ("disk", self.0.metrics.disk_refusals.get()),
         ]
+    }
+
+    /// What it holds. Users and tokens are counted one by one.
+    ///
+    /// # Errors
+    /// Only the storage's.
+    pub async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let database = self.0.database.clone();
+        let (messages, _, _) = self.0.index.progress();
+        let read = move |c: &mut _| {
+            let (users, tokens) = directory::counts(c).map_err(failed)?;
+            let sizes = Sizes::of(&database);
+            let (database_bytes, wal_bytes) = (sizes.database, sizes.wal);
+            Ok(StoreStats { users, tokens, messages, database_bytes, wal_bytes })
+        };
+        self.0.readers.read(read).await
     }
 
     /// Writes what is counted here. What would have to be read from a disk that does not answer in time

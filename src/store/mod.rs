@@ -23,6 +23,7 @@ mod request_keys;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod user_limits;
 mod writer;
 
 use std::path::PathBuf;
@@ -54,6 +55,7 @@ pub use self::index::PageStart;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use self::index::packed_checks;
+pub use self::metrics::StoreStats;
 pub use self::pages::{Page, PageQuery};
 pub use self::writer::{
     Draft, ImportedUser, Receiver, Registered, UserToImport, give_answers_on_this_thread,

@@ -417,3 +417,46 @@ async fn flags_that_are_no_limit_are_refused() {
         assert!(stderr.contains(says), "{flag} {value}: {stderr}");
     }
 }
+
+/// Answers that nobody takes: who asked for them is cut when they are too many, and nobody else.
+#[tokio::test]
+async fn who_holds_too_much_is_cut_and_nobody_else() {
+    const MIB: usize = 1024 * 1024;
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = TestServer::start_with(|options| {
+        options.limits.held_bytes_max = 8 * MIB;
+        options.body_bytes_max = MIB;
+        options.metrics_listen = Some(anywhere);
+    })
+    .await;
+    let (mallory, bob) = (server.user("mallory").await, server.user("bob").await);
+    mallory.send("mallory", &"x".repeat(MIB)).await;
+    let mut reader = bob.follow(0).await;
+    let mut asking = JoinSet::new();
+    for _ in 0..16 {
+        // HTTP/1.1: a connection each, on which the answer waits whole. None of it is read.
+        let (addr, token) = (server.addr(), mallory.token.clone());
+        asking.spawn(async move {
+            use tokio::io::AsyncWriteExt as _;
+            let mut socket = TcpStream::connect(addr).await.expect("connects");
+            let head = format!(
+                "GET /v1/messages?after_sequence=0 HTTP/1.1\r\nhost: x\r\n\
+                 authorization: Bearer {token}\r\n\r\n"
+            );
+            // It may be cut at any time.
+            let _ = socket.write_all(head.as_bytes()).await;
+            socket
+        });
+    }
+    let unread = asking.join_all().await;
+    let tools = Web::at(server.metrics_addr());
+    eventually("a cut", async || {
+        let page = String::from_utf8(tools.get("/metrics").await.body.to_vec()).expect("text");
+        let cuts = page.lines().find_map(|it| it.strip_prefix("peerpost_connections_cut_total "));
+        (cuts? != "0").then_some(())
+    })
+    .await;
+    bob.send("bob", "all the same").await;
+    assert_eq!(texts(&reader.messages(1).await), ["all the same"]);
+    drop(unread);
+}

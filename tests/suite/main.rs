@@ -16,6 +16,7 @@ mod victim;
 mod web;
 
 mod acknowledge;
+mod admin_socket;
 mod auth;
 mod bench;
 mod chat;
@@ -83,3 +84,4 @@ mod tls;
 mod tls_clients;
 mod tls_support;
 mod torture;
+mod user_limits;

@@ -39,6 +39,9 @@ const GATHER_MAX: Duration = Duration::from_millis(1);
 /// How long a failing store waits before it tries the disk again.
 const RECOVER_INTERVAL: Duration = Duration::from_millis(500);
 
+/// What happens on the writing thread when a write is on disk.
+pub(in crate::store) type AfterCommit = Arc<dyn Fn() + Send + Sync>;
+
 /// What a write sees of the transaction it is part of.
 pub(in crate::store) struct Transaction<'a> {
     pub(super) connection: &'a mut SqliteConnection,
@@ -49,6 +52,8 @@ pub(in crate::store) struct Transaction<'a> {
     pub(super) now: Timestamp,
     /// The new messages in the order of the log, to be announced after COMMIT.
     pub(super) appended: &'a mut Vec<Arc<Message>>,
+    /// Whom to tell after COMMIT, in this order, before anyone is answered.
+    pub(super) after_commit: &'a mut Vec<AfterCommit>,
     metrics: &'a StoreMetrics,
 }
 
@@ -270,7 +275,7 @@ impl Writer {
         let Some(connection) = self.connection.as_mut() else {
             return Err(GroupError::StillFailing(StoreError::Failing));
         };
-        let mut appended = Vec::with_capacity(group.len());
+        let (mut appended, mut after_commit) = (Vec::with_capacity(group.len()), Vec::new());
         self.index.begin();
         self.sequences.begin();
         let mut transaction = Transaction {
@@ -280,6 +285,7 @@ impl Writer {
             directory: &self.directory,
             now: Timestamp::now(),
             appended: &mut appended,
+            after_commit: &mut after_commit,
             metrics: &self.metrics,
         };
         let outcome = transaction.run(group);
@@ -289,6 +295,9 @@ impl Writer {
         outcome?;
         // Before anyone is told or answered, so that their reads find it.
         self.index.committed().map_err(GroupError::Index)?;
+        for tell in after_commit {
+            tell();
+        }
         self.metrics.group_committed(group.len());
         Ok(appended)
     }
