@@ -99,7 +99,14 @@ fn forget_some<K: Hash + Eq>(shard: &mut HashMap<K, u64>, max: usize, now: u64) 
         let mut all: Vec<u64> = shard.values().copied().collect();
         let last_to_go = all.len() - to_stay - 1;
         let (_, last_to_go, _) = all.select_nth_unstable(last_to_go);
-        shard.retain(|_, made_up| *made_up > *last_to_go);
+        shard.retain(|_, made_up| *made_up >= *last_to_go);
+        // Of those who owe the same, no more than have to.
+        let mut too_many = shard.len() - to_stay;
+        shard.retain(|_, made_up| {
+            let goes = too_many > 0 && *made_up == *last_to_go;
+            too_many -= usize::from(goes);
+            !goes
+        });
     }
 }
 

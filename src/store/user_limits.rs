@@ -147,9 +147,9 @@ pub(super) fn examine(
     mut found: impl FnMut(i64, &'static str),
 ) -> QueryResult<()> {
     // A backup of an earlier version has no such table.
-    let is_there = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'user_limits')";
+    let is_there = "EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'user_limits')";
     let is_there = diesel::dsl::sql::<diesel::sql_types::Bool>(is_there);
-    if !diesel::select(is_there).get_result(connection).unwrap_or(false) {
+    if !diesel::select(is_there).get_result::<bool>(connection)? {
         return Ok(());
     }
     for row in user_limits::table.load_iter::<Row, DefaultLoadingMode>(connection)? {

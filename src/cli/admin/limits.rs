@@ -27,7 +27,8 @@ enum Command {
     /// Show the limits that hold for a user, and which of them are their own.
     Show {
         /// The user's name.
-        user: String,
+        #[arg(value_name = "USER")]
+        of: String,
         /// Print a JSON object.
         #[arg(long)]
         json: bool,
@@ -36,7 +37,8 @@ enum Command {
     #[command(group = clap::ArgGroup::new("limit").required(true).multiple(true))]
     Set {
         /// The user's name.
-        user: String,
+        #[arg(value_name = "USER")]
+        of: String,
         /// How fast they may send: a count of 1 to 1000000 per s, m, h or d, `unlimited`, or `default`.
         #[arg(long, value_name = "COUNT/UNIT", group = "limit")]
         send_rate: Option<String>,
@@ -51,7 +53,8 @@ enum Command {
     /// Have a user be as everybody.
     Clear {
         /// The user's name.
-        user: String,
+        #[arg(value_name = "USER")]
+        of: String,
     },
 }
 
@@ -82,9 +85,9 @@ pub(super) async fn run(place: &Place, args: &Args) -> anyhow::Result<()> {
     let admin = place.connect().await?;
     let is_json = matches!(args.command, Command::Show { json: true, .. });
     let (own, effective) = match &args.command {
-        Command::Show { user, .. } => get(&admin, user).await?,
-        Command::Set { user, send_rate, send_burst, subscriptions } => {
-            let (mut limits, _) = get(&admin, user).await?;
+        Command::Show { of, .. } => get(&admin, of).await?,
+        Command::Set { of, send_rate, send_burst, subscriptions } => {
+            let (mut limits, _) = get(&admin, of).await?;
             if let Some(rate) = send_rate {
                 let is_default = rate == DEFAULT;
                 limits.send_rate = if is_default { String::new() } else { rate.clone() };
@@ -93,8 +96,8 @@ pub(super) async fn run(place: &Place, args: &Args) -> anyhow::Result<()> {
             limits.subscriptions = subscriptions.unwrap_or(limits.subscriptions);
             set(&admin, limits).await?
         }
-        Command::Clear { user } => {
-            set(&admin, UserLimits { username: user.clone(), ..UserLimits::default() }).await?
+        Command::Clear { of } => {
+            set(&admin, UserLimits { username: of.clone(), ..UserLimits::default() }).await?
         }
     };
     if is_json { tell_json(&own, &effective) } else { tell(&own, &effective) }
