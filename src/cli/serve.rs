@@ -113,9 +113,6 @@ pub(super) struct Args {
     #[arg(long, requires = "open")]
     open_beyond_loopback: bool,
 
-    #[command(flatten)]
-    limits: LimitArgs,
-
     /// How the log on stderr is written.
     #[arg(long, env = "PEERPOST_LOG_FORMAT", value_enum, default_value = "text")]
     pub(super) log_format: LogFormat,
@@ -124,6 +121,10 @@ pub(super) struct Args {
     /// long for a merge otherwise.
     #[arg(long, value_name = "MESSAGES", hide = true)]
     merge_messages: Option<NonZero<usize>>,
+
+    /// Last, since its heading is that of all flags after it.
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
