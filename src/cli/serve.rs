@@ -14,6 +14,7 @@ use super::output;
 use super::signals::StopSignals;
 use crate::domain::limits::BODY_BYTES_CEILING;
 use crate::server::{self, AllowedOrigin, Listen, Options, Reload, TlsFiles};
+use crate::version::VERSION_AND_COMMIT;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -118,6 +119,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
+    tracing::info!("peerpost {VERSION_AND_COMMIT} starts");
     // Before anything can be asked to stop, so that no signal kills it halfway.
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
     // Without TLS it ends the server, as when a terminal is closed.

@@ -242,9 +242,16 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         let connections = Connections::new(services, connections_max, workers, current)
             .map_err(StartError::Workers)?;
         let holdings = connections.holdings();
-        let (store, availability) = (store.clone(), reported);
-        let sources =
-            Sources { calls, authenticator, hub, store, holdings, connections_max, availability };
+        let sources = Sources {
+            calls,
+            authenticator,
+            hub,
+            store: store.clone(),
+            holdings,
+            connections_max,
+            availability: reported,
+            certificate_end: tls.as_ref().map(Tls::not_after),
+        };
         let monitor = match options.metrics_listen {
             Some(address) => Some(Monitor::bind(address, sources).await?),
             None => None,

@@ -80,5 +80,8 @@ mod simulation;
 mod subscribe;
 mod tls;
 mod tls_clients;
+mod tls_expiry;
 mod tls_support;
+mod top;
 mod torture;
+mod version;
