@@ -29,6 +29,8 @@ mod terminal;
 mod top;
 #[cfg(feature = "testing")]
 mod torture;
+#[cfg(feature = "otel")]
+mod traces;
 mod users;
 
 use std::io::IsTerminal as _;

@@ -193,7 +193,8 @@ pub(super) fn renew_log(connection: &mut SqliteConnection, database: &Path) -> Q
         return Ok(());
     }
     // Nobody writes to the log or begins it anew meanwhile; who reads it sees the same bytes.
-    connection.immediate_transaction(|_| rewrite(&log_of(database)).map_err(unknown))
+    connection
+        .immediate_transaction(|_| rewrite(&log_of(database)).map_err(|error| unknown(&error)))
 }
 
 /// Writes a file's own bytes over it, and syncs.
@@ -217,7 +218,7 @@ fn log_of(database: &Path) -> PathBuf {
     PathBuf::from(path)
 }
 
-fn unknown(problem: impl ToString) -> DieselError {
+fn unknown(problem: &(impl ToString + ?Sized)) -> DieselError {
     DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(problem.to_string()))
 }
 

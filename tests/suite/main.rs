@@ -60,6 +60,7 @@ mod kill;
 mod lag;
 mod list_users;
 mod listen;
+mod litestream;
 mod metrics;
 mod model;
 mod model_grpc;
@@ -84,4 +85,6 @@ mod tls_expiry;
 mod tls_support;
 mod top;
 mod torture;
+#[cfg(feature = "otel")]
+mod traces;
 mod version;

@@ -20,9 +20,8 @@ fn in_days(days: i64) -> i64 {
 
 async fn told(metrics: SocketAddr) -> Option<i64> {
     let page = Web::at(metrics).get("/metrics").await.body;
-    let page = String::from_utf8_lossy(&page).into_owned();
-    let value = page.lines().find_map(|line| line.strip_prefix(NAME)?.trim().parse().ok());
-    value
+    let page = std::str::from_utf8(&page).expect("UTF-8");
+    page.lines().find_map(|line| line.strip_prefix(NAME)?.trim().parse().ok())
 }
 
 #[tokio::test]

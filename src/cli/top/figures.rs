@@ -259,13 +259,13 @@ pub(super) mod tests {
                  {CALLS}_sum{{{labels}}} {step}\n{CALLS}_count{{{labels}}} {all}\n"
             )
         };
-        let mut text = calls("SendMessage", "OK", 1_000, 0);
-        text += &calls("SendMessage", "RESOURCE_EXHAUSTED", 0, 8);
-        text += &calls("GetMessages", "OK", 40, 0);
-        text += &calls("GetMessages", "CANCELLED", 1, 0);
-        text += &calls("Subscribe", "OK", 2, 0);
-        text += &format!(
-            "peerpost_build_info{{version=\"0.1.0\",commit=\"abcdef123456 2026-11-22\"}} 1\n\
+        let sends = calls("SendMessage", "OK", 1_000, 0);
+        let refused = calls("SendMessage", "RESOURCE_EXHAUSTED", 0, 8);
+        let reads = calls("GetMessages", "OK", 40, 0);
+        let left = calls("GetMessages", "CANCELLED", 1, 0);
+        let streams = calls("Subscribe", "OK", 2, 0);
+        let text = format!(
+            "{sends}{refused}{reads}{left}{streams}peerpost_build_info{{version=\"0.1.0\",commit=\"abcdef123456 2026-11-22\"}} 1\n\
              process_start_time_seconds 1000\nprocess_resident_memory_bytes 50331648\n\
              peerpost_storage_up 1\npeerpost_storage_failures_total 0\n\
              peerpost_messages_stored_total {stored}\npeerpost_users_registered_total 1234\n\
@@ -304,7 +304,7 @@ pub(super) mod tests {
     fn rates_and_quantiles_are_of_the_time_between() {
         let figures = figures();
         assert_eq!(figures.version.as_deref(), Some("0.1.0 (abcdef123456 2026-11-22)"));
-        assert_eq!(figures.uptime, Some(Duration::from_secs(90_000)));
+        assert_eq!(figures.uptime, Some(Duration::from_hours(25)));
         assert_eq!(figures.stored_per_second, Some(1_000.0));
         assert_eq!(Some(figures.errors_per_second), Some(8.0));
         assert_eq!(figures.worst_error, Some(("RESOURCE_EXHAUSTED".to_owned(), 8.0)));

@@ -70,7 +70,7 @@ pub(super) fn storage(figures: &Figures) -> Vec<Line<'static>> {
         entry("a commit", &[or_none(figures.group_writes, report::number) + " writes"]),
         share("queue", figures.queue, bytes, &[waiting(figures.writes_waiting)]),
         entry("readers", &[whole(figures.readers_busy) + " busy", waiting(figures.reads_waiting)]),
-        share("unmerged", figures.tail, |count| report::number(count.trunc()), &[]),
+        share("unmerged", figures.tail, |count| whole(Some(count)), &[]),
         entry("database", &[or_none(figures.database_bytes, bytes), wal(figures)]),
         entry("disk free", &[or_none(figures.disk_free_bytes, bytes)]).style(when(free_is_low)),
     ]
@@ -89,7 +89,7 @@ pub(super) fn delivery(figures: &Figures) -> Vec<Line<'static>> {
         entry("followers", &[whole(figures.subscribers), followed]),
         entry("lags", &[rate(figures.lags_per_second)]),
         entry("replays", &[or_none(figures.replay_pages_per_second, report::number) + " pages/s"]),
-        share("connected", figures.connections, |count| report::number(count.trunc()), &[]),
+        share("connected", figures.connections, |count| whole(Some(count)), &[]),
         entry(
             "new",
             &[rate(figures.connections_per_second), whole(figures.connections_cut) + " cut"],

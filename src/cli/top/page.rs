@@ -238,11 +238,9 @@ mod tests {
     }
 
     fn histogram(buckets: &[(&str, u32)], sum: u32) -> Histogram {
-        let mut text = format!("h_sum {sum}\n");
-        for (bound, count) in buckets {
-            text += &format!("h_bucket{{le=\"{bound}\"}} {count}\n");
-        }
-        Page::parse(&text).histogram("h", &[])
+        let line = |(bound, count)| format!("h_bucket{{le=\"{bound}\"}} {count}\n");
+        let buckets: String = buckets.iter().copied().map(line).collect();
+        Page::parse(&format!("h_sum {sum}\n{buckets}")).histogram("h", &[])
     }
 
     #[test]
