@@ -3,12 +3,13 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /source
 COPY . .
 # What `peerpost --version` says: there is no checkout in the build.
-ARG PEERPOST_COMMIT
+ARG PEERPOST_COMMIT=""
 RUN PEERPOST_COMMIT="$PEERPOST_COMMIT" cargo build --release --locked \
   && install -D target/release/peerpost /out/peerpost
 
 FROM debian:bookworm-slim
-RUN useradd --system --uid 10001 --home-dir /var/lib/peerpost --shell /usr/sbin/nologin peerpost \
+RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/peerpost \
+    --shell /usr/sbin/nologin peerpost \
   && install -d -o peerpost -g peerpost -m 0700 /var/lib/peerpost /run/peerpost
 COPY --from=build /out/peerpost /usr/bin/peerpost
 USER 10001

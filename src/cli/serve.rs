@@ -114,7 +114,7 @@ pub(super) struct Args {
 
     #[cfg(feature = "otel")]
     #[command(flatten)]
-    traces: super::traces::Args,
+    traces: super::traces::TraceArgs,
 
     /// The messages after which the indexes are merged [default: 131072]. For tests, which would wait
     /// long for a merge otherwise.

@@ -4,7 +4,7 @@ use crate::telemetry::Exporter;
 
 /// Where a server's traces go.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct TraceArgs {
     /// Where a collector takes traces by OTLP over gRPC, such as `http://127.0.0.1:4317` [default: nowhere].
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
@@ -20,7 +20,7 @@ pub(super) struct Args {
     otlp_share: f64,
 }
 
-impl Args {
+impl TraceArgs {
     /// Begins to send them, where they go somewhere. To be called within the runtime.
     pub(super) fn start(&self) -> anyhow::Result<Option<Exporter>> {
         let Some(endpoint) = self.otlp_endpoint.as_deref().filter(|it| !it.is_empty()) else {

@@ -174,8 +174,8 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    use super::super::figures::tests::figures;
     use super::*;
+    use crate::cli::top::figures::tests::figures;
 
     fn rows(top: &Top, width: u16, height: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
@@ -201,7 +201,7 @@ mod tests {
             "peerpost 0.1.0 (abcdef123456 2026-11-22) · 127.0.0.1:9464",
             "up 1 d 1 h",
             "serving · 8.0 errors/s, 8.0 of them RESOURCE_EXHAUSTED",
-            "SendMessage          1,008       1.7       2.5        8.0",
+            "SendMessage          1,008       1.8       2.5        8.0",
             "stored      1,000/s, 5,003,000 in all",
             "commits     100/s, p50 1.8, p99 2.5 ms",
             "queue       512 KiB of 64.0 MiB, 0 waiting",
