@@ -42,5 +42,7 @@ pub mod proto;
 mod random;
 pub mod server;
 pub mod store;
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod version;

@@ -217,6 +217,7 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
             limiter,
             connections_max: limits.connections_max,
             availability: reported,
+            certificate_end: tls.as_ref().map(Tls::not_after),
         };
         let monitor = match options.metrics_listen {
             Some(address) => Some(Monitor::bind(address, sources).await?),

@@ -13,7 +13,7 @@ use tracing::{error, info};
 use super::sequences::Sequences;
 use super::{Command, Commands, Queued, answers};
 use crate::domain::{Message, Timestamp};
-use crate::store::connection::{empty_log, open_writer, probe};
+use crate::store::connection::{open_writer, probe, renew_log};
 use crate::store::directory::Directory;
 use crate::store::error::{is_damage, storage_error};
 use crate::store::index::{IndexWriter, LoadError};
@@ -326,7 +326,7 @@ impl Writer {
     /// Proves that the disk takes a write, and has what it took before.
     fn prove(&mut self, connection: &mut SqliteConnection) -> QueryResult<()> {
         if self.log_is_in_doubt {
-            empty_log(connection)?;
+            renew_log(connection, &self.database)?;
         }
         let probed = probe(connection);
         let is_full = |error| matches!(storage_error(error), StoreError::DiskFull { .. });
