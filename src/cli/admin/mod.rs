@@ -5,6 +5,7 @@
 //! [`Place::connect`], and a method of `AdminService` for each.
 
 mod files;
+mod rebuild;
 mod stats;
 
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ struct Place {
 enum Command {
     #[command(flatten)]
     Files(files::Command),
+    /// Make the indexes again from the log, when they are damaged; while no server runs.
+    RebuildIndex(rebuild::Args),
     /// Show what a running server holds, and what is connected to it.
     Stats(stats::Args),
 }
@@ -58,6 +61,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let place = &args.place;
     match &args.command {
         Command::Files(command) => files::run(&place.data_dir, command),
+        Command::RebuildIndex(args) => rebuild::run(&place.data_dir, args),
         Command::Stats(args) => stats::run(place, args).await,
     }
 }
