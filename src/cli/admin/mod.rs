@@ -6,6 +6,7 @@
 
 mod files;
 mod limits;
+mod rebuild;
 mod stats;
 
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ enum Command {
     Files(files::Command),
     /// Show or set what a user may do: how fast they may send, how many subscriptions they may have.
     Limits(limits::Args),
+    /// Make the indexes again from the log, when they are damaged; while no server runs.
+    RebuildIndex(rebuild::Args),
     /// Show what a running server holds, and what is connected to it.
     Stats(stats::Args),
 }
@@ -63,6 +66,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Command::Files(command) => files::run(&place.data_dir, command),
         Command::Limits(args) => limits::run(place, args).await,
+        Command::RebuildIndex(args) => rebuild::run(&place.data_dir, args),
         Command::Stats(args) => stats::run(place, args).await,
     }
 }
