@@ -24,12 +24,17 @@ mod register;
 mod render;
 mod send;
 mod serve;
+mod serve_limits;
 mod signals;
 mod since;
 mod start_advice;
 mod style;
+mod terminal;
+mod top;
 #[cfg(feature = "testing")]
 mod torture;
+#[cfg(feature = "otel")]
+mod traces;
 mod users;
 
 use std::io::IsTerminal as _;
@@ -42,6 +47,8 @@ use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
 use connection::ConnectionArgs;
+
+use crate::version::VERSION_AND_COMMIT;
 
 const ABOUT: &str = "Messages between peers: one server, one mailbox for each user, one command.";
 
@@ -66,7 +73,13 @@ const THREADS_STOP_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "peerpost", version, about = ABOUT, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(
+    name = "peerpost",
+    version = VERSION_AND_COMMIT,
+    about = ABOUT,
+    after_help = EXAMPLES,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// When to use colours: on a terminal, unless `NO_COLOR` is set; always; never.
     #[arg(
@@ -89,7 +102,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a server.
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Register a name and keep its token, or update the address of a name of one's own.
     Register(register::Args),
     /// Talk to somebody in the terminal: history, live messages, and a line to type in.
@@ -108,6 +121,8 @@ enum Command {
     /// Show the settings that a server would use and where they are from, or check them.
     // In a box, since it has the flags of `serve` as well.
     Config(Box<config::Args>),
+    /// Watch a running server: its figures live in the terminal, or once as text.
+    Top(top::Args),
     /// Administer a server on this machine: look at it, back up, restore and check its data.
     Admin(admin::Args),
     /// Take over the users and messages of the Flask app that peerpost descends from.
@@ -175,7 +190,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Serve(args) => init_logging(Some(&args.log), "info", args.log_format)?,
         Command::BenchNoopServer(_) => init_logging(None, "info", LogFormat::Text)?,
         // A log would be written over its screen; `2> file` has it elsewhere.
-        Command::Chat(_) if std::io::stderr().is_terminal() => {}
+        Command::Chat(_) | Command::Top(_) if std::io::stderr().is_terminal() => {}
         // The other commands say what matters themselves.
         _ => init_logging(None, "warn", LogFormat::Text)?,
     }
@@ -199,6 +214,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Command::Follow(args) => follow::run(&cli.connection, args).await,
             Command::Users(args) => users::run(&cli.connection, args).await,
             Command::Health => health::run(&cli.connection).await,
+            Command::Top(args) => top::run(args).await,
             Command::Admin(args) => admin::run(args).await,
             Command::ImportFlask(args) => import_flask::run(&cli.connection, args).await,
             Command::Profile(args) => profile::run(&cli.connection, args),

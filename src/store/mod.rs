@@ -25,6 +25,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod user_limits;
 mod writer;
 
 use std::path::PathBuf;

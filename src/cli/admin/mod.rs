@@ -5,6 +5,7 @@
 //! [`Place::connect`], and a method of `AdminService` for each.
 
 mod files;
+mod limits;
 mod rebuild;
 mod stats;
 
@@ -19,6 +20,7 @@ use crate::server::ADMIN_SOCKET_FILE;
 #[command(after_help = "\
 Examples:
   peerpost admin stats                                  what a running server holds
+  peerpost admin limits set alice --send-rate 100/s     how fast one user may send
   peerpost admin backup /var/backups/peerpost-1.db      a copy of a running server's data
   peerpost admin check                                  everything stored, held against what must be so
   peerpost admin restore /var/backups/peerpost-1.db --data-dir restored")]
@@ -55,6 +57,8 @@ struct Place {
 enum Command {
     #[command(flatten)]
     Files(files::Command),
+    /// Show or set what a user may do: how fast they may send, how many subscriptions they may have.
+    Limits(limits::Args),
     /// Make the indexes again from the log, when they are damaged; while no server runs.
     RebuildIndex(rebuild::Args),
     /// Show what a running server holds, and what is connected to it.
@@ -65,6 +69,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let place = &args.place;
     match &args.command {
         Command::Files(command) => files::run(&place.data_dir, command),
+        Command::Limits(args) => limits::run(place, args).await,
         Command::RebuildIndex(args) => rebuild::run(&place.data_dir, args),
         Command::Stats(args) => stats::run(place, args).await,
     }

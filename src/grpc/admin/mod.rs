@@ -4,6 +4,7 @@
 //! service's own impl, below, names them. To add an RPC: `proto/peerpost/admin/v1/admin.proto`, a method
 //! in its group's file, a line here, and a command in `src/cli/admin/`.
 
+mod limits;
 mod stats;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::error::CallError;
 use crate::domain::Timestamp;
 use crate::domain::limits::{CALL_DEADLINE, REQUEST_BYTES_MAX};
 use crate::hub::Hub;
+use crate::messenger::Messenger;
 use crate::proto::admin as proto;
 use crate::proto::admin::admin_service_server::{self, AdminServiceServer};
 use crate::store::Store;
@@ -34,6 +36,7 @@ pub struct Operator {
 pub struct Administration {
     store: Store,
     hub: Hub,
+    messenger: Messenger,
     connections_open: Arc<dyn Fn() -> usize + Send + Sync>,
     start_time: Timestamp,
 }
@@ -43,10 +46,11 @@ impl Administration {
     pub fn new(
         store: Store,
         hub: Hub,
+        messenger: Messenger,
         connections_open: impl Fn() -> usize + Send + Sync + 'static,
     ) -> Self {
         let connections_open = Arc::new(connections_open);
-        Self { store, hub, connections_open, start_time: Timestamp::now() }
+        Self { store, hub, messenger, connections_open, start_time: Timestamp::now() }
     }
 
     /// The service.
@@ -72,5 +76,19 @@ impl admin_service_server::AdminService for Administration {
         _request: Request<proto::GetServerStatsRequest>,
     ) -> Result<Response<proto::GetServerStatsResponse>, Status> {
         answer(self.stats()).await
+    }
+
+    async fn get_user_limits(
+        &self,
+        request: Request<proto::GetUserLimitsRequest>,
+    ) -> Result<Response<proto::GetUserLimitsResponse>, Status> {
+        answer(self.get_limits(request.get_ref())).await
+    }
+
+    async fn set_user_limits(
+        &self,
+        request: Request<proto::SetUserLimitsRequest>,
+    ) -> Result<Response<proto::SetUserLimitsResponse>, Status> {
+        answer(self.set_limits(request.get_ref())).await
     }
 }

@@ -9,6 +9,7 @@ mod groups;
 mod merging;
 mod opening;
 mod rebuilding;
+mod user_limits;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use diesel::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::{Body, Content, ContentType, RequestId, Token};
+use crate::domain::{Body, Content, ContentType, RequestId, Token, UserLimits};
 
 /// An open store in a folder of its own.
 struct Scene {
