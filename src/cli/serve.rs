@@ -132,6 +132,17 @@ pub(super) struct Args {
     #[arg(long)]
     upgrade_without_backup: bool,
 
+    /// What is logged to stderr: a level (error, warn, info, debug, trace), or levels for its parts, such as
+    /// `info,peerpost=debug`.
+    #[arg(
+        long,
+        env = "PEERPOST_LOG",
+        value_name = "FILTER",
+        default_value = "info",
+        value_parser = super::log_filter
+    )]
+    pub(super) log: String,
+
     /// How the log on stderr is written.
     #[arg(long, env = "PEERPOST_LOG_FORMAT", value_enum, default_value = "text")]
     pub(super) log_format: LogFormat,
