@@ -35,6 +35,7 @@ pub mod domain;
 pub mod grpc;
 pub mod http;
 pub mod hub;
+pub mod limiter;
 pub mod messenger;
 pub mod metrics;
 pub mod proto;

@@ -1,11 +1,13 @@
 //! Who calls: names and their tokens.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 use thiserror::Error;
 
 use crate::domain::{PeerAddress, Profile, Token, TokenHash, User, Username};
+use crate::limiter::{Limiter, RateExceeded};
 use crate::metrics::{Counter, Kind, Page};
 use crate::store::{Store, StoreError};
 
@@ -19,6 +21,7 @@ pub struct Authenticator {
     store: Store,
     owners: Arc<Cache<TokenHash, User>>,
     lookups: Arc<Lookups>,
+    limiter: Limiter,
     is_open: bool,
 }
 
@@ -41,6 +44,9 @@ pub enum AuthError {
     /// The token is of another user than the one that the caller names.
     #[error("the token is not the one of {0}")]
     AnotherUser(Username),
+    /// More new names from an address than may be.
+    #[error("new names from an address {0}")]
+    RegistrationRate(RateExceeded),
     /// What the store said, among it that the name is taken.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,13 +65,19 @@ impl Authenticator {
     /// Recognises callers against this store, by their tokens.
     pub fn new(store: Store) -> Self {
         let owners = Arc::new(Cache::new(TOKENS_REMEMBERED_MAX));
-        Self { store, owners, lookups: Arc::default(), is_open: false }
+        Self { store, owners, lookups: Arc::default(), limiter: Limiter::default(), is_open: false }
     }
 
     /// Takes callers without a token for who they say they are, if `is_open`.
     #[must_use]
     pub fn open(self, is_open: bool) -> Self {
         Self { is_open, ..self }
+    }
+
+    /// Holds those who register to these limits.
+    #[must_use]
+    pub fn limited_by(self, limiter: Limiter) -> Self {
+        Self { limiter, ..self }
     }
 
     /// Whether callers need no token.
@@ -118,6 +130,34 @@ impl Authenticator {
     pub async fn by_name(&self, name: &Username) -> Result<User, AuthError> {
         let user = self.store.find_user(name).await?;
         user.ok_or_else(|| AuthError::NoSuchUser(name.clone()))
+    }
+
+    /// [`register`](Self::register) for a caller from this address, within the rate of new names.
+    ///
+    /// # Errors
+    /// [`AuthError::RegistrationRate`], and those of [`register`](Self::register).
+    pub async fn register_from(
+        &self,
+        from: Option<IpAddr>,
+        name: Username,
+        address: PeerAddress,
+        caller: Option<&User>,
+    ) -> Result<Registration, AuthError> {
+        let registering = match self.limiter.admit_registration(from) {
+            Ok(registering) => Some(registering),
+            // Only new names have a rate: what becomes of one that is there is another question.
+            Err(_) if self.by_name(&name).await.is_ok() => None,
+            Err(exceeded) => {
+                self.limiter.registration_refused();
+                return Err(AuthError::RegistrationRate(exceeded));
+            }
+        };
+        let registered = self.register(name, address, caller).await;
+        let is_new = registered.as_ref().is_ok_and(|it| it.token.is_some());
+        if let Some(registering) = registering.filter(|_| !is_new) {
+            registering.give_back();
+        }
+        registered
     }
 
     /// Registers a name, or updates the address of the caller's own. Where it is open and nobody calls,

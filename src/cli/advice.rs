@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::output;
+use super::{output, start_advice};
 use crate::client::{self, ErrorReason};
 
 /// An error together with what to do about it.
@@ -46,7 +46,11 @@ pub(super) fn report(error: &anyhow::Error) {
                 output::note(&format!("hint: {advice}"));
             }
         }
-        (None, None) => {}
+        (None, None) => {
+            if let Some(advice) = start_advice::find(cause) {
+                output::note(&format!("hint: {advice}"));
+            }
+        }
     }
 }
 
@@ -145,6 +149,14 @@ fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::SubscriptionLimit => {
             Some("this user follows the mailbox too many times already: end some of them")
         }
+        R::SendRateLimit => Some(
+            "this user sends faster than they may: wait, or ask the server's operator for more \
+             (`peerpost admin limits`)",
+        ),
+        R::RegistrationRateLimit => Some(
+            "too many names were registered from this address: wait, or ask the server's operator \
+             (`serve --registration-rate-per-address`)",
+        ),
         R::DiskFull => Some("the server's disk is full: tell its operator, and try again later"),
         R::WriteQueueFull
         | R::ReadQueueFull

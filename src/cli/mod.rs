@@ -1,12 +1,14 @@
 //! The command line: data to stdout, everything else to stderr.
 //!
-//! Exit codes: 0 for success, 1 for a failure, 2 for a command line that is not understood.
+//! Exit codes: 0 for success, 1 for a failure, 2 for a command line, or a file of settings, that is not
+//! understood.
 
 mod admin;
 mod advice;
 mod bench;
 mod chat;
 mod completions;
+mod config;
 mod connection;
 mod escape;
 mod follow;
@@ -22,8 +24,10 @@ mod register;
 mod render;
 mod send;
 mod serve;
+mod serve_limits;
 mod signals;
 mod since;
+mod start_advice;
 mod style;
 mod terminal;
 mod top;
@@ -98,7 +102,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a server.
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Register a name and keep its token, or update the address of a name of one's own.
     Register(register::Args),
     /// Talk to somebody in the terminal: history, live messages, and a line to type in.
@@ -114,9 +118,12 @@ enum Command {
     /// Ask whether a server takes calls: exit code 0 if it does, else 1. For supervisors.
     #[command(after_help = health::EXAMPLES)]
     Health,
+    /// Show the settings that a server would use and where they are from, or check them.
+    // In a box, since it has the flags of `serve` as well.
+    Config(Box<config::Args>),
     /// Watch a running server: its figures live in the terminal, or once as text.
     Top(top::Args),
-    /// Back up, restore and check a server's data.
+    /// Administer a server on this machine: look at it, back up, restore and check its data.
     Admin(admin::Args),
     /// Take over the users and messages of the Flask app that peerpost descends from.
     ImportFlask(import_flask::Args),
@@ -137,14 +144,37 @@ enum Command {
     BenchNoopServer(bench::noop::Args),
 }
 
+/// The exit code for what is not understood, clap's own.
+const USAGE: u8 = 2;
+
+/// The command line, with the settings of a server as they can be given.
+fn command() -> clap::Command {
+    config::settable(Cli::command())
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    // Ends the process by itself for --help and --version, and for a usage error with exit code 2.
-    let matches = Cli::command().get_matches();
+    let command = command();
+    let (words, origins) = match config::with_file(&command, std::env::args_os().collect()) {
+        Ok(words) => words,
+        Err(error) => {
+            advice::report(&error);
+            return ExitCode::from(USAGE);
+        }
+    };
+    let matches = match command.try_get_matches_from(words) {
+        Ok(matches) => matches,
+        // Or for --help and --version.
+        Err(error) => return config::refuse(&error, origins.as_ref()),
+    };
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.connection.note_sources(&matches);
     style::choose(cli.color);
-    match run(&cli) {
+    let outcome = match &cli.command {
+        Command::Config(args) => config::run(args, &matches, origins.as_ref()),
+        _ => run(&cli),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has seen enough: `peerpost follow | head -1` is no failure.
         Err(error) if error.is::<output::ReaderGone>() => ExitCode::SUCCESS,
@@ -185,7 +215,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Command::Users(args) => users::run(&cli.connection, args).await,
             Command::Health => health::run(&cli.connection).await,
             Command::Top(args) => top::run(args).await,
-            Command::Admin(args) => admin::run(args),
+            Command::Admin(args) => admin::run(args).await,
             Command::ImportFlask(args) => import_flask::run(&cli.connection, args).await,
             Command::Profile(args) => profile::run(&cli.connection, args),
             Command::Completions(args) => completions::run(args),
@@ -193,7 +223,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             #[cfg(feature = "testing")]
             Command::Torture(args) => torture::run(args).await,
             // Ran above.
-            Command::Bench(_) => Ok(()),
+            Command::Bench(_) | Command::Config(_) => Ok(()),
             Command::BenchNoopServer(args) => bench::noop::run(args).await,
         }
     });
@@ -234,13 +264,11 @@ fn init_logging(default: &str, format: LogFormat) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -3,10 +3,14 @@
 //! [`bind`] opens the data folder and the socket; [`Server::run`] serves until its shutdown token
 //! is cancelled and then drains under a deadline that no client can hold.
 
+mod admin;
 mod connections;
+mod error;
+mod forwarded;
 mod front;
 mod gate;
 mod held;
+mod limits;
 mod listen;
 mod monitor;
 mod socket;
@@ -21,7 +25,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -29,10 +32,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{info, warn};
 
+use self::admin::AdminSocket;
 use self::connections::{Connections, Services};
+pub use self::error::{RunError, StartError};
+pub use self::forwarded::{Proxies, ProxyHeader, TrustedProxy, TrustedProxyError};
 use self::front::Front;
 pub use self::gate::{AllowedOrigin, OriginError};
 use self::gate::{Gate, Rules};
+pub use self::limits::{
+    Bounds, CONNECTIONS_MAX_DEFAULT, HELD_BYTES_DEFAULT, Limits, OutOfBounds,
+    STREAMS_PER_CONNECTION_DEFAULT,
+};
 use self::listen::Listeners;
 pub use self::listen::{Listen, ListenError};
 use self::monitor::{Monitor, Sources};
@@ -42,9 +52,11 @@ pub use self::workers::workers_default;
 use crate::auth::Authenticator;
 use crate::domain::Message;
 use crate::domain::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT};
+use crate::grpc::admin::Administration;
 use crate::grpc::{Availability, Dispatch, Edge, Health, Messaging, UntilDrain};
 use crate::http::Gateway;
 use crate::hub::Hub;
+use crate::limiter::Limiter;
 use crate::messenger::Messenger;
 use crate::proto;
 use crate::proto::messaging_service_server::MessagingServiceServer;
@@ -52,6 +64,7 @@ use crate::store::{self, CommitListener, OpenError, Store, StoreGuard};
 
 /// How a server is set up.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "switches, each by itself")]
 pub struct Options {
     /// Where it listens. Default 127.0.0.1:50051 alone.
     pub listen: Vec<Listen>,
@@ -63,19 +76,26 @@ pub struct Options {
     pub plaintext_beyond_loopback: bool,
     /// The data folder; created if it is not there.
     pub data_dir: PathBuf,
+    /// Where the Unix socket for `peerpost admin` is made, with mode 0600. Default
+    /// [`ADMIN_SOCKET_FILE`] in the data folder.
+    pub admin_socket: Option<PathBuf>,
     /// The most bytes of a message's body. Default 64 KiB, at most 1 MiB.
     pub body_bytes_max: usize,
     /// How long open calls may go on after the shutdown began. Default
     /// [`DRAIN_DEADLINE_DEFAULT`].
     pub drain_deadline: Duration,
-    /// The most connections at a time; more wait to be accepted. Default
-    /// [`CONNECTIONS_MAX_DEFAULT`].
-    pub connections_max: usize,
+    /// What it may use, and what each of its callers may.
+    pub limits: Limits,
+    /// The proxies that are believed when they say from whom a call is. Default none.
+    pub proxies: Proxies,
     /// The threads that serve connections. Default [`workers_default`].
     pub workers: NonZero<usize>,
     /// The messages after which the store merges its indexes. Default
     /// [`MERGE_MESSAGES_DEFAULT`](store::MERGE_MESSAGES_DEFAULT).
     pub merge_messages: usize,
+    /// Whether a database of an earlier version is brought up to date without a backup of it first.
+    /// Default no.
+    pub upgrade_without_backup: bool,
     /// Where an operator's tools find `/metrics`, `/healthz` and `/readyz`; port 0 takes any free one.
     /// Whoever reaches it is answered. Default nowhere.
     pub metrics_listen: Option<SocketAddr>,
@@ -96,11 +116,14 @@ impl Options {
             tls: None,
             plaintext_beyond_loopback: false,
             data_dir: data_dir.into(),
+            admin_socket: None,
             body_bytes_max: BODY_BYTES_DEFAULT,
             drain_deadline: DRAIN_DEADLINE_DEFAULT,
-            connections_max: CONNECTIONS_MAX_DEFAULT,
+            limits: Limits::default(),
+            proxies: Proxies::default(),
             workers: workers_default(),
             merge_messages: store::MERGE_MESSAGES_DEFAULT,
+            upgrade_without_backup: false,
             metrics_listen: None,
             allow_origins: Vec::new(),
             open: false,
@@ -112,70 +135,8 @@ impl Options {
 /// With the time that the store takes it stays below the 10 seconds after which supervisors kill.
 pub const DRAIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(8);
 
-/// About 10 KiB each while they are idle.
-pub const CONNECTIONS_MAX_DEFAULT: usize = 16_384;
-
-/// Why a server did not start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// A body limit of 0 or over the ceiling.
-    #[error("the body limit is {0} bytes; it must be 1 to {BODY_BYTES_CEILING}")]
-    BodyLimit(usize),
-    /// An open server on an address that others reach.
-    #[error(
-        "an open server gives everybody who reaches {0} every mailbox; to do that beyond this machine, \
-         set --open-beyond-loopback"
-    )]
-    OpenBeyondLoopback(SocketAddr),
-    /// Without TLS, on an address that others reach.
-    #[error(
-        "on the way to {0} everybody could read every token and message; use TLS, with --tls-cert and \
-         --tls-key, or set --plaintext-beyond-loopback when something in front of the server does"
-    )]
-    PlaintextBeyondLoopback(SocketAddr),
-    /// Nowhere to listen.
-    #[error("there is no address to listen on")]
-    NoAddress,
-    /// The certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The data folder.
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    /// The socket.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Where.
-        address: Listen,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// The socket for an operator's tools.
-    #[error("cannot listen for metrics on {address}: {source}")]
-    MetricsListen {
-        /// Where.
-        address: SocketAddr,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// The threads that serve connections.
-    #[error("cannot start the threads that serve connections: {0}")]
-    Workers(io::Error),
-    /// The descriptors that reflection serves do not fit together.
-    #[error("cannot set up reflection: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
-}
-
-/// Why a server did not stop cleanly.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// The writing thread is gone, so that nothing can be stored any more.
-    #[error("the store ended by itself; what was acknowledged is on disk")]
-    StoreEnded,
-    /// The store did not finish what it had accepted.
-    #[error("the store did not close within {STORE_CLOSE_DEADLINE:?}")]
-    StoreNotClosed,
-}
+/// Where the socket for `peerpost admin` stands in the data folder, unless it is told otherwise.
+pub const ADMIN_SOCKET_FILE: &str = "admin.sock";
 
 /// How long the store may take for its last commits, after the connections are gone.
 const STORE_CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -187,6 +148,7 @@ pub struct Server {
     tls: Option<Tls>,
     connections: Connections<Served>,
     monitor: Option<Monitor>,
+    admin: Option<AdminSocket>,
     availability: watch::Sender<Availability>,
     store: Store,
     store_guard: StoreGuard,
@@ -217,18 +179,17 @@ impl CommitListener for Announcer {
 /// # Errors
 /// [`StartError`] says what is in the way.
 pub async fn bind(options: Options) -> Result<Server, StartError> {
-    if !(1..=BODY_BYTES_CEILING).contains(&options.body_bytes_max) {
-        return Err(StartError::BodyLimit(options.body_bytes_max));
-    }
-    check_reach(&options, &options.listen)?;
-    let tls = options.tls.clone().map(Tls::open).transpose()?;
-    let hub = Hub::default();
+    let tls = check_and_open_tls(&options)?;
+    let (hub, limiter) = (Hub::default(), Limiter::new(options.limits.callers.clone()));
     let (store, store_guard) = open_store(&options, hub.clone()).await?;
     let drain = CancellationToken::new();
     let (availability, reported) = watch::channel(Availability::Serving);
     let bound = async {
-        let authenticator = Authenticator::new(store.clone()).open(options.open);
-        let edge = edge(&options, &store, &hub, &authenticator, &drain);
+        let authenticator =
+            Authenticator::new(store.clone()).limited_by(limiter.clone()).open(options.open);
+        let messenger = Messenger::new(store.clone(), hub.clone()).limited_by(limiter.clone());
+        messenger.load_user_limits().await.map_err(StartError::UserLimits)?;
+        let edge = edge(&options, messenger.clone(), &authenticator, &drain);
         let calls = edge.metrics();
         let services = services(&options, edge, reported.clone(), &drain)?;
         let (listeners, addresses) = Listeners::bind(&options.listen)
@@ -238,17 +199,23 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         check_reach(&options, &addresses)?;
         warn_of_reach(&options, &addresses);
         let current = tls.as_ref().map(Tls::current);
-        let (connections_max, workers) = (options.connections_max, options.workers);
-        let connections = Connections::new(services, connections_max, workers, current)
+        let (limits, proxies) = (&options.limits, options.proxies.clone());
+        let connections = Connections::new(services, limits, proxies, options.workers, current)
             .map_err(StartError::Workers)?;
         let holdings = connections.holdings();
+        let open_connections = Arc::clone(&holdings);
+        let connections_open = move || open_connections.connections_open();
+        let administration =
+            Administration::new(store.clone(), hub.clone(), messenger, connections_open);
+        let admin = AdminSocket::bind(&options, administration).await?;
         let sources = Sources {
             calls,
             authenticator,
             hub,
             store: store.clone(),
             holdings,
-            connections_max,
+            limiter,
+            connections_max: limits.connections_max,
             availability: reported,
             certificate_end: tls.as_ref().map(Tls::not_after),
         };
@@ -256,9 +223,9 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
             Some(address) => Some(Monitor::bind(address, sources).await?),
             None => None,
         };
-        Ok((listeners, addresses, connections, monitor))
+        Ok((listeners, addresses, connections, monitor, admin))
     };
-    let (listeners, addresses, connections, monitor) = match bound.await {
+    let (listeners, addresses, connections, monitor, admin) = match bound.await {
         Ok(bound) => bound,
         Err(error) => {
             store_guard.close().await;
@@ -272,12 +239,31 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         tls,
         connections,
         monitor,
+        admin,
         availability,
         store,
         store_guard,
         drain,
         drain_deadline,
     })
+}
+
+/// Whether a server could start with these, as far as that can be known without its data folder and its
+/// sockets.
+///
+/// # Errors
+/// [`StartError`] says what would be in the way.
+pub fn check(options: &Options) -> Result<(), StartError> {
+    check_and_open_tls(options).map(drop)
+}
+
+fn check_and_open_tls(options: &Options) -> Result<Option<Tls>, StartError> {
+    if !(1..=BODY_BYTES_CEILING).contains(&options.body_bytes_max) {
+        return Err(StartError::BodyLimit(options.body_bytes_max));
+    }
+    options.limits.check()?;
+    check_reach(options, &options.listen)?;
+    Ok(options.tls.clone().map(Tls::open).transpose()?)
 }
 
 /// Without tokens or without TLS a server is to be reached from its own machine only, unless the
@@ -333,7 +319,8 @@ where
     Dispatch<S>: Services,
 {
     let services = Dispatch::new(service, Routes::default());
-    let connections = Connections::new(services, CONNECTIONS_MAX_DEFAULT, workers, None)?;
+    let (limits, proxies) = (Limits::default(), Proxies::default());
+    let connections = Connections::new(services, &limits, proxies, workers, None)?;
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = connections.accept(listener.into()) => {}
@@ -345,6 +332,8 @@ where
 async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), OpenError> {
     let mut store_options = store::Options::new(&options.data_dir);
     store_options.merge_messages = options.merge_messages;
+    store_options.write_queue_bytes = options.limits.write_queue_bytes;
+    store_options.upgrade_without_backup = options.upgrade_without_backup;
     let opening =
         tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(Announcer(hub))));
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))
@@ -353,17 +342,12 @@ async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), 
 /// Messaging behind its [`Edge`].
 fn edge(
     options: &Options,
-    store: &Store,
-    hub: &Hub,
+    messenger: Messenger,
     authenticator: &Authenticator,
     drain: &CancellationToken,
 ) -> Edged {
-    let messaging = Messaging::new(
-        authenticator.clone(),
-        Messenger::new(store.clone(), hub.clone()),
-        options.body_bytes_max,
-        drain.clone(),
-    );
+    let messaging =
+        Messaging::new(authenticator.clone(), messenger, options.body_bytes_max, drain.clone());
     Edge::new(messaging, authenticator.clone(), options.body_bytes_max)
 }
 
@@ -432,14 +416,24 @@ impl Server {
     /// # Errors
     /// [`RunError`] when the store could not finish in time; what was acknowledged is on disk.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let Some(monitor) = self.monitor.take() else { return self.serve(shutdown).await };
-        // It tells of the drain as well, to its end.
-        let over = CancellationToken::new();
+        let (monitor, admin) = (self.monitor.take(), self.admin.take());
+        let (drain, over) = (self.drain.clone(), CancellationToken::new());
         let serving = async {
             let _over = over.clone().drop_guard();
             self.serve(shutdown).await
         };
-        tokio::join!(serving, monitor.run(over.clone())).0
+        // They tell of the drain as well, to its end.
+        let monitor = async {
+            if let Some(monitor) = monitor {
+                monitor.run(over.clone()).await;
+            }
+        };
+        let admin = async {
+            if let Some(admin) = admin {
+                admin.run(drain, over.clone()).await;
+            }
+        };
+        tokio::join!(serving, monitor, admin).0
     }
 
     async fn serve(self, shutdown: CancellationToken) -> Result<(), RunError> {

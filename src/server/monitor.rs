@@ -26,6 +26,7 @@ use super::tls::NotAfter;
 use crate::auth::Authenticator;
 use crate::grpc::{Availability, CallMetrics};
 use crate::hub::Hub;
+use crate::limiter::Limiter;
 use crate::metrics::{Kind, Page};
 use crate::store::Store;
 use crate::version::{COMMIT, VERSION};
@@ -49,6 +50,7 @@ pub(super) struct Sources {
     pub(super) hub: Hub,
     pub(super) store: Store,
     pub(super) holdings: Arc<Holdings>,
+    pub(super) limiter: Limiter,
     pub(super) connections_max: usize,
     pub(super) availability: watch::Receiver<Availability>,
     /// Of the certificate that new connections get; `None` without TLS.
@@ -147,6 +149,7 @@ impl Answers {
         self.sources.holdings.write_metrics(&mut page);
         let help = "The most connections at a time.";
         page.gauge("peerpost_connections_max", help, self.sources.connections_max);
+        self.write_refusals(&mut page);
         let certificate_end = self.sources.certificate_end.as_ref();
         if let Some(seconds) = certificate_end.and_then(|end| *end.borrow()) {
             let help = "When the certificate of new connections ends, in seconds since 1970.";
@@ -154,6 +157,18 @@ impl Answers {
         }
         self.sources.store.write_metrics(&mut page).await;
         page.into_text()
+    }
+
+    /// Those that are told by status. Cut connections are counted with what is held.
+    fn write_refusals(&self, page: &mut Page) {
+        let help = "What was refused with RESOURCE_EXHAUSTED, by the name of the limit.";
+        let mut family = page.family("peerpost_refusals_total", Kind::Counter, help);
+        let Sources { limiter, hub, store, .. } = &self.sources;
+        let followers = [("subscriptions_per_user", hub.refusals())];
+        let all = limiter.refusals().into_iter().chain(followers).chain(store.refusals());
+        for (limit, count) in all {
+            family.sample(&[("limit", limit)], count);
+        }
     }
 
     fn write_process(&self, page: &mut Page) {

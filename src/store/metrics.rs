@@ -1,11 +1,12 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::error::failed;
+use super::folder::log_of;
 use super::readers::Readers;
-use super::{Store, directory};
+use super::{Store, StoreError, directory};
 use crate::metrics::{Counter, Durations, Histogram, Kind, Page};
 
 /// How long a page waits for what is read from the disk: on one that hangs, the rest is shown.
@@ -23,6 +24,8 @@ pub(super) struct StoreMetrics {
     pub(super) failures: Counter,
     /// Pages read for subscribers.
     pub(super) replay_pages: Counter,
+    /// Writes that were refused because the disk was full.
+    disk_refusals: Counter,
     /// The messages after which the indexes are merged.
     merge_messages: usize,
 }
@@ -34,7 +37,14 @@ impl StoreMetrics {
             commits: Durations::of_durations(),
             failures: Counter::default(),
             replay_pages: Counter::default(),
+            disk_refusals: Counter::default(),
             merge_messages,
+        }
+    }
+
+    pub(super) fn group_failed(&self, error: &StoreError, writes: usize) {
+        if let StoreError::DiskFull { .. } = error {
+            self.disk_refusals.add(writes as u64);
         }
     }
 
@@ -43,7 +53,47 @@ impl StoreMetrics {
     }
 }
 
+/// What a store holds at a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreStats {
+    /// The registered users.
+    pub users: i64,
+    /// The tokens that are stored.
+    pub tokens: i64,
+    /// The position of the newest message in the log.
+    pub messages: i64,
+    /// The size of the database's file.
+    pub database_bytes: u64,
+    /// The size of its write-ahead log.
+    pub wal_bytes: u64,
+}
+
 impl Store {
+    /// How often each of the store's limits was refused, by its name.
+    pub fn refusals(&self) -> [(&'static str, u64); 3] {
+        [
+            ("write_queue_bytes", self.0.writes.refused()),
+            ("readers", self.0.readers.refused() + self.0.token_readers.refused()),
+            ("disk", self.0.metrics.disk_refusals.get()),
+        ]
+    }
+
+    /// What it holds. Users and tokens are counted one by one.
+    ///
+    /// # Errors
+    /// Only the storage's.
+    pub async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let database = self.0.database.clone();
+        let (messages, _, _) = self.0.index.progress();
+        let read = move |c: &mut _| {
+            let (users, tokens) = directory::counts(c).map_err(failed)?;
+            let sizes = Sizes::of(&database);
+            let (database_bytes, wal_bytes) = (sizes.database, sizes.wal);
+            Ok(StoreStats { users, tokens, messages, database_bytes, wal_bytes })
+        };
+        self.0.readers.read(read).await
+    }
+
     /// Writes what is counted here. What would have to be read from a disk that does not answer in time
     /// is left out.
     pub async fn write_metrics(&self, page: &mut Page) {
@@ -136,20 +186,18 @@ impl Store {
 }
 
 /// What lies on the disk, in bytes.
-struct Sizes {
-    database: u64,
+pub(super) struct Sizes {
+    pub(super) database: u64,
     /// 0 while there is none.
-    wal: u64,
-    free: Option<u64>,
+    pub(super) wal: u64,
+    pub(super) free: Option<u64>,
 }
 
 impl Sizes {
-    fn of(database: &Path) -> Self {
+    pub(super) fn of(database: &Path) -> Self {
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let mut wal = database.as_os_str().to_owned();
-        wal.push("-wal");
         let free = rustix::fs::statvfs(database).ok();
         let free = free.map(|file_system| file_system.f_bavail * file_system.f_frsize);
-        Self { database: size(database), wal: size(&PathBuf::from(wal)), free }
+        Self { database: size(database), wal: size(&log_of(database)), free }
     }
 }

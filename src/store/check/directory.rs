@@ -5,8 +5,8 @@ use diesel::prelude::*;
 
 use super::{CheckReport, Finding, Mailbox, Mailboxes, unless_unreadable};
 use crate::domain::{PeerAddress, Username};
-use crate::store::directory;
 use crate::store::schema::{tokens, users};
+use crate::store::{directory, user_limits};
 
 pub(super) fn examine(
     connection: &mut SqliteConnection,
@@ -14,7 +14,11 @@ pub(super) fn examine(
     report: &mut CheckReport,
 ) -> QueryResult<()> {
     users(connection, mailboxes, report)?;
-    tokens(connection, mailboxes, report)
+    tokens(connection, mailboxes, report)?;
+    let is_known = |user| mailboxes.contains_key(&user);
+    user_limits::examine(connection, is_known, |id, problem| {
+        report.add(Finding::User { id, problem });
+    })
 }
 
 fn users(
