@@ -33,7 +33,6 @@ mod terminal;
 mod top;
 #[cfg(feature = "testing")]
 mod torture;
-#[cfg(feature = "otel")]
 mod traces;
 mod users;
 

@@ -147,7 +147,6 @@ pub(super) struct Args {
     #[arg(long, env = "PEERPOST_LOG_FORMAT", value_enum, default_value = "text")]
     pub(super) log_format: LogFormat,
 
-    #[cfg(feature = "otel")]
     #[command(flatten)]
     traces: super::traces::TraceArgs,
 
@@ -172,13 +171,9 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     tracing::info!("peerpost {VERSION_AND_COMMIT} starts");
-    #[cfg(feature = "otel")]
     let traces = args.traces.start()?;
     let outcome = serve(args).await;
-    #[cfg(feature = "otel")]
-    if let Some(traces) = traces {
-        traces.stop().await;
-    }
+    traces.stop().await;
     outcome
 }
 
