@@ -186,12 +186,12 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
-        Command::Serve(args) => init_logging("info", args.log_format)?,
-        Command::BenchNoopServer(_) => init_logging("info", LogFormat::Text)?,
+        Command::Serve(args) => init_logging(Some(&args.log), "info", args.log_format)?,
+        Command::BenchNoopServer(_) => init_logging(None, "info", LogFormat::Text)?,
         // A log would be written over its screen; `2> file` has it elsewhere.
         Command::Chat(_) | Command::Top(_) if std::io::stderr().is_terminal() => {}
         // The other commands say what matters themselves.
-        _ => init_logging("warn", LogFormat::Text)?,
+        _ => init_logging(None, "warn", LogFormat::Text)?,
     }
     if let Command::Bench(args) = &cli.command {
         // A runtime of its own kind. The environment's server is for messages: load is put only on
@@ -245,10 +245,18 @@ enum LogFormat {
     Json,
 }
 
-fn init_logging(default: &str, format: LogFormat) -> anyhow::Result<()> {
+/// What is logged, if it is understood.
+fn log_filter(directives: &str) -> Result<String, String> {
+    EnvFilter::try_new(directives).map_err(|error| error.to_string())?;
+    Ok(directives.to_owned())
+}
+
+/// With `directives`, else those of the environment, else `default`.
+fn init_logging(directives: Option<&str>, default: &str, format: LogFormat) -> anyhow::Result<()> {
     const VARIABLE: &str = "PEERPOST_LOG";
-    let filter = match std::env::var(VARIABLE) {
-        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(&directives)
+    let directives = directives.map(str::to_owned).or_else(|| std::env::var(VARIABLE).ok());
+    let filter = match directives {
+        Some(directives) if !directives.is_empty() => EnvFilter::try_new(&directives)
             .with_context(|| format!("{VARIABLE} is {directives:?}, which is not a log filter"))
             .map_err(|error| advice::advise(error, "such as `debug` or `peerpost=debug`"))?,
         _ => EnvFilter::new(default),

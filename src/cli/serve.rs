@@ -127,13 +127,21 @@ pub(super) struct Args {
     #[arg(long, requires = "open")]
     open_beyond_loopback: bool,
 
-    #[command(flatten)]
-    limits: LimitArgs,
-
     /// Bring the data of an earlier version up to date without the backup of it that is made first, in the
     /// folder `backups` of the data folder: where the disk has no room for it, or another one was made.
     #[arg(long)]
     upgrade_without_backup: bool,
+
+    /// What is logged to stderr: a level (error, warn, info, debug, trace), or levels for its parts, such as
+    /// `info,peerpost=debug`.
+    #[arg(
+        long,
+        env = "PEERPOST_LOG",
+        value_name = "FILTER",
+        default_value = "info",
+        value_parser = super::log_filter
+    )]
+    pub(super) log: String,
 
     /// How the log on stderr is written.
     #[arg(long, env = "PEERPOST_LOG_FORMAT", value_enum, default_value = "text")]
@@ -146,6 +154,10 @@ pub(super) struct Args {
     /// long for a merge otherwise.
     #[arg(long, value_name = "MESSAGES", hide = true)]
     merge_messages: Option<NonZero<usize>>,
+
+    /// Last, since its heading is that of all flags after it.
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 /// An hour: a server that is told to stop is to stop.

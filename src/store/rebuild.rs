@@ -16,7 +16,7 @@ use diesel::sql_types::{BigInt, Text};
 use super::backup::{BackupError, Unfinished};
 use super::error::not_loaded;
 use super::folder::{self, DataFolder};
-use super::index::IndexWriter;
+use super::index::{self, IndexWriter, SALT_BYTES};
 use super::{Options, connection, consistency, log, upgrade};
 
 /// What is derived from the log.
@@ -76,7 +76,7 @@ pub fn rebuild_index(
     let file_failed = |source| BackupError::File { path: database.clone(), source };
     upgrade::remove_unfinished(&options.data_dir, folder::DATABASE_FILE).map_err(file_failed)?;
     folder.sync_log()?;
-    settle(&database, options.upgrade_without_backup)?;
+    let salt = settle(&database, options.upgrade_without_backup)?;
     upgrade::require_room_for_copy(&database)?;
     let kept = upgrade::kept_file(&database, CHANGE)?;
 
@@ -85,9 +85,9 @@ pub fn rebuild_index(
     let copied = copy_all_but_indexes(&mut new, &database, &mut progress);
     let last = copied.map_err(|source| BackupError::Copy { path: database.clone(), source })?;
     let indexed = |through| progress(RebuildProgress::Indexed { through, last });
-    let index = IndexWriter::rebuild(&mut new, options.merge_messages, indexed)
+    let writer = IndexWriter::rebuild(&mut new, options.merge_messages, salt, indexed)
         .map_err(|error| not_loaded(error, &database))?;
-    consistency::check(&mut new, index.index(), &database)?;
+    consistency::check(&mut new, writer.index(), &database)?;
     let new_failed = |source| BackupError::Copy { path: unfinished.path().to_owned(), source };
     let messages = log::rows(&mut new).map_err(new_failed)?;
     connection::empty_log(&mut new).map_err(new_failed)?;
@@ -99,11 +99,13 @@ pub fn rebuild_index(
     Ok(RebuildSummary { messages, kept })
 }
 
-/// Brings the database up to date, and puts all that its write-ahead log holds into its file.
-fn settle(database: &Path, without_backup: bool) -> Result<(), BackupError> {
+/// Brings the database up to date, and puts all that its write-ahead log holds into its file. What its
+/// request keys are made with, which stays the same where it can be read.
+fn settle(database: &Path, without_backup: bool) -> Result<Option<[u8; SALT_BYTES]>, BackupError> {
     let mut old = connection::open_writer(database)?;
     upgrade::migrate(&mut old, database, without_backup)?;
     let failed = |source| BackupError::Copy { path: database.to_owned(), source };
+    let salt = index::salt(&mut old).map_err(failed)?;
     connection::empty_log(&mut old).map_err(failed)?;
     drop(old);
     // What is left there would be taken for the new file's.
@@ -113,7 +115,7 @@ fn settle(database: &Path, without_backup: bool) -> Result<(), BackupError> {
             let source = io::Error::other("it is in use");
             Err(BackupError::File { path: log, source })
         }
-        _ => Ok(()),
+        _ => Ok(salt),
     }
 }
 

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use peerpost::client::{Client, ErrorReason};
+use peerpost::testing::ServerProcess;
 
 use crate::cli_support::{Machine, Running};
+use crate::support::binary;
 
 /// A machine without a server, and a file for settings in a folder of its own.
 struct Scene {
@@ -54,7 +56,7 @@ async fn flags_go_before_the_environment_and_that_before_the_file() {
     for (key, default, in_file, variable, in_environment, shown_environment, flag, shown_flag) in [
         (
             "drain-deadline-ms",
-            "# drain-deadline-ms is not set # default: 8000",
+            "drain-deadline-ms = 8000 # default",
             "1000",
             "PEERPOST_DRAIN_DEADLINE_MS",
             "2000",
@@ -160,7 +162,9 @@ async fn what_is_wrong_with_a_file_is_named_and_nothing_is_started() {
 #[tokio::test]
 async fn a_bad_value_in_the_environment_is_refused_not_taken_for_yes() {
     let scene = Scene::new("");
-    for (variable, value) in [("PEERPOST_OPEN", "maybe"), ("PEERPOST_WORKERS", "0")] {
+    for (variable, value) in
+        [("PEERPOST_OPEN", "maybe"), ("PEERPOST_WORKERS", "0"), ("PEERPOST_LOG", "a=b=c")]
+    {
         let outcome = scene.machine.run_with(variable, value, &["config"]).await;
         outcome.fails(2, &["invalid value", value]);
     }
@@ -230,4 +234,23 @@ async fn a_server_starts_from_a_file() {
     assert_eq!(refused.reason(), Some(ErrorReason::BodyTooLarge), "{refused}");
     assert!(data.is_dir());
     assert_eq!(running.terminate().await.code, Some(0));
+}
+
+/// The commands on a server's data find it by the server's file.
+#[tokio::test]
+async fn admin_commands_find_the_data_by_the_same_file() {
+    let scene = Scene::new("");
+    let data = scene.folder.path().join("data");
+    let server = ServerProcess::start(binary(), &data).await;
+    server.user("alice").await;
+    let (file, data) = (scene.file(), data.to_str().expect("UTF-8").to_owned());
+    fs::write(scene.path(), format!("data-dir = {data:?}\nworkers = 2\n")).expect("written");
+    let machine = &scene.machine;
+    let first = machine.ok(&["admin", "check", "--config", &file]).await;
+    assert!(first.contains("1 users"), "{first}");
+    let again = machine.run_with("PEERPOST_CONFIG", &file, &["admin", "check"]).await.ok();
+    assert_eq!(again, first);
+    let elsewhere = ["admin", "--config", &file, "check", "--data-dir", "absent"];
+    machine.run(&elsewhere).await.fails(1, &["absent"]);
+    server.kill();
 }

@@ -34,6 +34,10 @@ pub(super) struct Args {
 /// Where the data and the server on it are.
 #[derive(Debug, clap::Args)]
 struct Place {
+    /// The server's file of settings, which says where its data folder is.
+    #[arg(id = "config", long, global = true, env = "PEERPOST_CONFIG", value_name = "FILE")]
+    _file: Option<PathBuf>,
+
     /// The server's data folder.
     #[arg(
         long,

@@ -41,8 +41,8 @@ fn origin(matches: &ArgMatches, setting: &Setting, origins: Option<&Origins>) ->
         }
         Some(ValueSource::EnvVariable) => setting.variable(),
         _ => match setting.told_default() {
-            Some(told) => format!("default: {told}"),
-            None => "default".to_owned(),
+            Some(told) if setting.told_value().is_none() => format!("default: {told}"),
+            _ => "default".to_owned(),
         },
     }
 }
@@ -52,7 +52,9 @@ fn value(matches: &ArgMatches, setting: &Setting) -> Option<Value> {
     if setting.kind() == Kind::Switch {
         return matches.get_one::<bool>(setting.id()).copied().map(Value::Boolean);
     }
-    let raw = matches.get_raw(setting.id())?;
+    let Some(raw) = matches.get_raw(setting.id()) else {
+        return setting.told_value().map(|told| typed(setting, &told));
+    };
     let mut values = raw.map(|value| typed(setting, &value.to_string_lossy()));
     if setting.is_list() { Some(Value::Array(values.collect())) } else { values.next() }
 }

@@ -46,8 +46,7 @@ pub(super) fn default(setting: &Setting) -> String {
 /// A value of the right kind: the default, where that is one.
 fn sample(setting: &Setting) -> String {
     let mut values = setting.default_values();
-    let told = setting.told_default().filter(|told| setting.complaint(told).is_none());
-    values.extend(told.filter(|_| setting.kind() == Kind::WholeNumber));
+    values.extend(setting.told_value());
     let mut values: Vec<_> = values.iter().map(|value| typed(setting, value)).collect();
     if values.is_empty() {
         values.push(match setting.kind() {

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
-use self::setting::{COMMANDS, Setting};
+use self::setting::Setting;
 use super::{output, serve};
 
 pub(super) use self::setting::settable;
@@ -77,15 +77,15 @@ pub(super) fn with_file(
     let probe = command.clone().ignore_errors(true).try_get_matches_from(&words);
     let Ok(probe) = probe else { return Ok((words, None)) };
     let Some((name, given)) = probe.subcommand() else { return Ok((words, None)) };
-    if !COMMANDS.contains(&name) {
-        return Ok((words, None));
-    }
-    let Some(path) = given.get_one::<PathBuf>(FILE_FLAG) else { return Ok((words, None)) };
+    // `admin` has commands of its own, which know all that it knows.
+    let given = given.subcommand().map_or(given, |(_, given)| given);
+    let path = given.try_get_one::<PathBuf>(FILE_FLAG).ok().flatten();
+    let Some(path) = path else { return Ok((words, None)) };
     let settings = Setting::all();
     let mut lines = HashMap::new();
     let mut added = Vec::new();
     for file::Entry { setting, values, line } in file::read(path, &settings)? {
-        if !is_given(given, setting) {
+        if setting.is_for(name) && !is_given(given, setting) {
             lines.insert(setting.id().to_owned(), line);
             added.extend(values.iter().map(|value| setting.word(value)));
         }

@@ -51,8 +51,8 @@ workers = 4
 **What changes while the server runs.** No setting: they are read at the start, and a changed file counts at
 the next one. At SIGHUP the certificates are read again, from the files that were named at the start.
 
-`peerpost admin` does not read the file: it takes `--data-dir`, or `PEERPOST_DATA_DIR`, which the server
-takes as well. The commands of clients have settings of their own (`peerpost --help`, `peerpost profile`), in
+`peerpost admin` takes `data-dir` and `admin-socket` from the same file (`--config`, `PEERPOST_CONFIG`), so that it
+finds the server that was started with it. The commands of clients have settings of their own (`peerpost --help`, `peerpost profile`), in
 another file.
 
 ## Settings

@@ -14,7 +14,12 @@ use super::FILE_FLAG;
 use crate::cli::serve;
 
 /// The commands that take the settings.
-pub(super) const COMMANDS: [&str; 2] = ["serve", "config"];
+const COMMANDS: [&str; 2] = ["serve", "config"];
+
+/// What the commands on a server's data take of them: where that is. Whatever else they have under a
+/// setting's name means something else.
+const ADMIN: &str = "admin";
+const ADMIN_SETTINGS: [&str; 2] = ["data-dir", "admin-socket"];
 
 /// In help texts, what holds where nothing is set and clap does not know it.
 const DEFAULT_MARK: &str = "[default: ";
@@ -50,6 +55,11 @@ impl Setting {
     /// Its key in the file, which is its flag without the dashes.
     pub(super) fn key(&self) -> &str {
         self.0.get_long().unwrap_or_default()
+    }
+
+    /// Whether the command of this name takes it.
+    pub(super) fn is_for(&self, command: &str) -> bool {
+        COMMANDS.contains(&command) || command == ADMIN && ADMIN_SETTINGS.contains(&self.key())
     }
 
     /// Its variable in the environment.
@@ -91,6 +101,12 @@ impl Setting {
         let help = self.whole_help();
         let (_, told) = help.split_once(DEFAULT_MARK)?;
         Some(told.split_once(']')?.0.to_owned())
+    }
+
+    /// That, where it is a value and not a description of one.
+    pub(super) fn told_value(&self) -> Option<String> {
+        let told = self.told_default().filter(|_| self.kind() != Kind::Text)?;
+        self.complaint(&told).is_none().then_some(told)
     }
 
     /// What it is for, without its default.

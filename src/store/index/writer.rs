@@ -8,7 +8,7 @@ use diesel::result::Error as DieselError;
 use thiserror::Error;
 use tracing::{error, info};
 
-use super::entry::{Entry, Placement, RequestKey};
+use super::entry::{Entry, Placement, RequestKey, SALT_BYTES};
 use super::filter::RequestFilter;
 use super::merge::{Cursor, Merge};
 use super::tables::{self, Marks};
@@ -80,13 +80,17 @@ impl IndexWriter {
         Self::load_with(connection, segment_rows, Arc::new(RequestFilter::new()), |_| {})
     }
 
-    /// [`load`](Self::load) for a database without indexes: `progress` is told the positions up to which
-    /// they are made.
+    /// [`load`](Self::load) for a database without indexes, whose request keys are to be made with this
+    /// salt, if there was one: `progress` is told the positions up to which they are made.
     pub(in crate::store) fn rebuild(
         connection: &mut SqliteConnection,
         segment_rows: usize,
+        salt: Option<[u8; SALT_BYTES]>,
         progress: impl FnMut(i64),
     ) -> Result<Self, LoadError> {
+        if let Some(salt) = salt {
+            tables::begin_with(connection, &salt)?;
+        }
         Self::load_with(connection, segment_rows, Arc::new(RequestFilter::new()), progress)
     }
 

@@ -63,13 +63,16 @@ fn assert_no_findings(folder: &TempDir) {
 #[tokio::test]
 async fn indexes_that_are_gone_are_made_again() {
     let (folder, held) = stored().await;
+    let first_salt = salt(&folder);
     for damage in [
         "DELETE FROM mailbox_runs; DELETE FROM request_keys; DELETE FROM pending_entries",
-        "UPDATE index_state SET merged_through = 9999",
-        "DELETE FROM index_state",
+        "UPDATE index_state SET merged_through = 9999, checksum = NULL",
         "UPDATE mailbox_runs SET entries = x'00'",
         "DELETE FROM request_keys",
+        "UPDATE index_state SET merged_through = 9999",
+        "DELETE FROM index_state",
     ] {
+        let keeps_salt = !damage.ends_with("9999") && !damage.ends_with("index_state");
         connect(&folder).batch_execute(damage).expect("executes");
         let mut steps = Vec::new();
         let summary = rebuild_index(&options(&folder), |step| steps.push(step)).expect(damage);
@@ -82,8 +85,14 @@ async fn indexes_that_are_gone_are_made_again() {
         );
         assert!(steps.contains(&copied) && steps.contains(&indexed), "{steps:?}");
         assert_no_findings(&folder);
+        assert_eq!(salt(&folder) == first_salt, keeps_salt, "{damage}");
     }
     assert_whole(folder, &held).await;
+}
+
+fn salt(folder: &TempDir) -> Vec<u8> {
+    use super::schema::index_state::dsl::{index_state, request_salt};
+    index_state.select(request_salt).first(&mut connect(folder)).expect("a state")
 }
 
 /// However it is cut off, the database that was there is there, and the next time it succeeds.
