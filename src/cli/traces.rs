@@ -3,7 +3,7 @@
 #[group(skip)]
 pub(super) struct TraceArgs {
     /// Where a collector takes traces by OTLP over gRPC, such as `http://127.0.0.1:4317`; where this is not
-    /// set, OTEL_EXPORTER_OTLP_ENDPOINT says it. For a server that was built with the feature `otel`
+    /// set, `OTEL_EXPORTER_OTLP_ENDPOINT` says it. For a server that was built with the feature `otel`
     /// [default: nowhere].
     #[arg(long, env = "PEERPOST_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
