@@ -8,6 +8,8 @@ mod bench;
 mod chat;
 mod completions;
 mod connection;
+mod delete_user;
+mod duration;
 mod escape;
 mod follow;
 mod health;
@@ -25,6 +27,7 @@ mod serve;
 mod signals;
 mod since;
 mod style;
+mod token;
 #[cfg(feature = "testing")]
 mod torture;
 mod users;
@@ -99,6 +102,10 @@ enum Command {
     Follow(follow::Args),
     /// List the registered users.
     Users(users::Args),
+    /// Make, list and revoke one's own tokens.
+    Token(token::Args),
+    /// Delete oneself at a server, for ever.
+    DeleteUser(delete_user::Args),
     /// Ask whether a server takes calls: exit code 0 if it does, else 1. For supervisors.
     #[command(after_help = health::EXAMPLES)]
     Health,
@@ -169,6 +176,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Command::Inbox(args) => inbox::run(&cli.connection, args).await,
             Command::Follow(args) => follow::run(&cli.connection, args).await,
             Command::Users(args) => users::run(&cli.connection, args).await,
+            Command::Token(args) => token::run(&cli.connection, args).await,
+            Command::DeleteUser(args) => delete_user::run(&cli.connection, args).await,
             Command::Health => health::run(&cli.connection).await,
             Command::Admin(args) => admin::run(args).await,
             Command::ImportFlask(args) => import_flask::run(&cli.connection, args).await,

@@ -42,7 +42,7 @@ use self::monitor::{Monitor, Sources};
 use self::tls::Tls;
 pub use self::tls::{Reload, TlsError, TlsFiles};
 pub use self::workers::workers_default;
-use crate::auth::Authenticator;
+use crate::auth::{Access, Authenticator, RegistrationPolicy};
 use crate::domain::Message;
 use crate::domain::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT};
 use crate::grpc::admin::Administration;
@@ -52,6 +52,7 @@ use crate::hub::Hub;
 use crate::messenger::Messenger;
 use crate::proto;
 use crate::proto::messaging_service_server::MessagingServiceServer;
+use crate::store::accounts::AccessEnded;
 use crate::store::{self, CommitListener, OpenError, Store, StoreGuard};
 
 /// How a server is set up.
@@ -88,6 +89,8 @@ pub struct Options {
     pub metrics_listen: Option<SocketAddr>,
     /// The origins whose web pages may call it, beside its own. Default none.
     pub allow_origins: Vec<AllowedOrigin>,
+    /// Who may register a new name. Default everybody.
+    pub registration: RegistrationPolicy,
     /// Nobody needs a token: who calls is who they say they are, by the metadata `peerpost-user`. For a
     /// machine whose users trust each other; it has to listen on a loopback address. Default no.
     pub open: bool,
@@ -111,6 +114,7 @@ impl Options {
             merge_messages: store::MERGE_MESSAGES_DEFAULT,
             metrics_listen: None,
             allow_origins: Vec::new(),
+            registration: RegistrationPolicy::Open,
             open: false,
             open_beyond_loopback: false,
         }
@@ -149,16 +153,24 @@ type Edged = Edge<MessagingServiceServer<Messaging>>;
 
 type Served = Front<Edged, Gateway<Edged>>;
 
-/// What happens on commit: the hub is told.
-struct Announcer(Hub);
+/// What happens on commit: the hub is told, and whoever decides who is let in.
+struct Announcer {
+    hub: Hub,
+    access: Access,
+}
 
 impl CommitListener for Announcer {
     fn committed(&self, messages: &[Arc<Message>]) {
-        self.0.publish(messages);
+        self.hub.publish(messages);
+    }
+
+    fn access_ended(&self, ended: &[AccessEnded]) {
+        self.access.ended(ended);
     }
 
     fn reset(&self) {
-        self.0.reread();
+        self.access.reset();
+        self.hub.reread();
     }
 }
 
@@ -173,12 +185,16 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     check_reach(&options, &options.listen)?;
     let tls = options.tls.clone().map(Tls::open).transpose()?;
     let hub = Hub::default();
-    let (store, store_guard) = open_store(&options, hub.clone()).await?;
     let drain = CancellationToken::new();
+    let access = Access::new(drain.clone());
+    let announcer = Announcer { hub: hub.clone(), access: access.clone() };
+    let (store, store_guard) = open_store(&options, announcer).await?;
     let (availability, reported) = watch::channel(Availability::Serving);
     let bound = async {
-        let authenticator = Authenticator::new(store.clone()).open(options.open);
-        let edge = edge(&options, &store, &hub, &authenticator, &drain);
+        let authenticator = Authenticator::new(store.clone(), access)
+            .open(options.open)
+            .registering(options.registration);
+        let edge = edge(&options, &store, &hub, &authenticator);
         let calls = edge.metrics();
         let services = services(&options, edge, reported.clone(), &drain)?;
         let (listeners, addresses) = Listeners::bind(&options.listen)
@@ -193,9 +209,10 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
             .map_err(StartError::Workers)?;
         let holdings = connections.holdings();
         let open_connections = Arc::clone(&holdings);
-        let administration = Administration::new(store.clone(), hub.clone(), move || {
-            open_connections.connections_open()
-        });
+        let administration =
+            Administration::new(store.clone(), hub.clone(), authenticator.clone(), move || {
+                open_connections.connections_open()
+            });
         let admin = AdminSocket::bind(&options, administration).await?;
         let (store, availability) = (store.clone(), reported);
         let sources =
@@ -291,27 +308,23 @@ where
     Ok(())
 }
 
-async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), OpenError> {
+async fn open_store(
+    options: &Options,
+    announcer: Announcer,
+) -> Result<(Store, StoreGuard), OpenError> {
     let mut store_options = store::Options::new(&options.data_dir);
     store_options.merge_messages = options.merge_messages;
     let opening =
-        tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(Announcer(hub))));
+        tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(announcer)));
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))
 }
 
 /// Messaging behind its [`Edge`].
-fn edge(
-    options: &Options,
-    store: &Store,
-    hub: &Hub,
-    authenticator: &Authenticator,
-    drain: &CancellationToken,
-) -> Edged {
+fn edge(options: &Options, store: &Store, hub: &Hub, authenticator: &Authenticator) -> Edged {
     let messaging = Messaging::new(
         authenticator.clone(),
         Messenger::new(store.clone(), hub.clone()),
         options.body_bytes_max,
-        drain.clone(),
     );
     Edge::new(messaging, authenticator.clone(), options.body_bytes_max)
 }

@@ -52,7 +52,11 @@ async fn register(
     name: &str,
     ip_address: &str,
 ) -> Result<RegisterResponse, Status> {
-    let request = RegisterRequest { username: name.into(), ip_address: ip_address.into() };
+    let request = RegisterRequest {
+        username: name.into(),
+        ip_address: ip_address.into(),
+        ..Default::default()
+    };
     client.register(request).await.map(tonic::Response::into_inner)
 }
 
@@ -151,7 +155,11 @@ async fn on_an_open_server_registering_again_updates_the_address() {
     // Whoever carries a token is its user, here too.
     refused(bob.try_register("alice", "192.0.2.3").await, ErrorReason::UsernameTaken);
     // The name of a caller says nothing of whom they register.
-    let request = RegisterRequest { username: "alice".into(), ip_address: "192.0.2.4".into() };
+    let request = RegisterRequest {
+        username: "alice".into(),
+        ip_address: "192.0.2.4".into(),
+        ..Default::default()
+    };
     client.register(of("bob", request)).await.expect("updated");
     let shown = bob.get_user("alice").await.expect("registered");
     assert_eq!(shown.ip_address, "192.0.2.4");
