@@ -479,21 +479,13 @@ async fn what_cannot_be_decoded_is_refused_with_the_fields_name() {
 async fn a_good_request_stays_one_with_fields_that_nobody_knows() {
     let world = World::start().await;
     let authorization = world.alice.request(()).metadata().get("authorization").cloned();
-    for rpc in rpcs() {
+    for rpc in rpcs().iter().filter(|rpc| rpc.spares_its_caller()) {
         let good = rpc.encode(&good_request(&rpc.name));
         // Field 1000 as a number, field 1001 as bytes.
         let unknown = [&good[..], b"\xc0\x3e\x01", b"\xca\x3e\x03abc"].concat();
-        // There is no other caller to end.
-        if rpc.name == "DeleteUser" {
-            continue;
-        }
         for request in [good, unknown.into()] {
             let answer = rpc.call(&world.channel, authorization.clone(), request).await;
-            if rpc.name == "RevokeToken" {
-                refused(answer, ErrorReason::TokenNotFound);
-                continue;
-            }
-            answer.unwrap_or_else(|status| panic!("{}: {status:?}", rpc.name));
+            rpc.let_in(answer);
         }
     }
     assert_eq!(world.alice.mailbox().await.len(), 2 + 4, "two sends, each twice");
