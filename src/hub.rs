@@ -4,13 +4,13 @@
 //! sequences, reads from the store. That is why the channel is small and never blocks the writer.
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use thiserror::Error;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::domain::limits::SUBSCRIPTIONS_PER_USER_MAX;
 use crate::domain::{Message, Timestamp, UserId};
 use crate::metrics::{Counter, Gauge, Page};
 
@@ -36,6 +36,8 @@ struct Inner {
     followers: Gauge,
     /// Times that a follower's ring had overflowed.
     lags: Counter,
+    /// Followers that were one too many.
+    refusals: Counter,
 }
 
 type Channels = HashMap<UserId, Channel>;
@@ -89,12 +91,17 @@ impl Hub {
     /// [`Signal::Reread`].
     ///
     /// # Errors
-    /// [`TooManyFollowers`] at [`SUBSCRIPTIONS_PER_USER_MAX`].
-    pub fn register(&self, user: UserId) -> Result<Follower, TooManyFollowers> {
-        let mut channels = self.write();
+    /// [`TooManyFollowers`] where the user has `limit` of them.
+    pub fn register(
+        &self,
+        user: UserId,
+        limit: NonZero<usize>,
+    ) -> Result<Follower, TooManyFollowers> {
+        let (mut channels, limit) = (self.write(), limit.get());
         let channel = channels.entry(user).or_default();
-        if channel.sender.receiver_count() >= SUBSCRIPTIONS_PER_USER_MAX {
-            return Err(TooManyFollowers { limit: SUBSCRIPTIONS_PER_USER_MAX });
+        if channel.sender.receiver_count() >= limit {
+            self.0.refusals.increment();
+            return Err(TooManyFollowers { limit });
         }
         let receiver = Some(channel.sender.subscribe());
         self.0.followers.increment();
@@ -162,6 +169,11 @@ impl Hub {
     fn lagged(&self) -> Signal {
         self.0.lags.increment();
         Signal::Reread
+    }
+
+    /// How often a follower was one too many.
+    pub fn refusals(&self) -> u64 {
+        self.0.refusals.get()
     }
 
     /// The followers that there are.
@@ -288,6 +300,7 @@ mod tests {
     use super::*;
     use crate::domain::{Body, Content, ContentType, MessageId, Sequence, User, Username};
 
+    const MOST: NonZero<usize> = NonZero::new(256).expect("some");
     const ALICE: UserId = UserId(1);
     const BOB: UserId = UserId(2);
 
@@ -326,9 +339,9 @@ mod tests {
     async fn every_follower_of_either_participant_hears_of_a_message() {
         let hub = Hub::default();
         let mut followers = [
-            hub.register(BOB).expect("room"),
-            hub.register(BOB).expect("room"),
-            hub.register(ALICE).expect("room"),
+            hub.register(BOB, MOST).expect("room"),
+            hub.register(BOB, MOST).expect("room"),
+            hub.register(ALICE, MOST).expect("room"),
         ];
         hub.publish(&[message(1), message(2)]);
         hub.publish(&[message(3)]);
@@ -341,7 +354,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_is_bounded() {
         let hub = Hub::default();
-        let mut follower = hub.register(BOB).expect("room");
+        let mut follower = hub.register(BOB, MOST).expect("room");
         // A KiB each with what they take beside their bodies: 64 fill a batch of 64 KiB to the byte.
         let text = "m".repeat(1024 - MESSAGE_OVERHEAD_BYTES);
         let messages: Vec<_> = (1..=130).map(|sequence| message_of(sequence, &text)).collect();
@@ -355,7 +368,7 @@ mod tests {
     #[tokio::test]
     async fn a_follower_that_lags_is_told_to_read_and_then_goes_on() {
         let hub = Hub::default();
-        let mut follower = hub.register(BOB).expect("room");
+        let mut follower = hub.register(BOB, MOST).expect("room");
         (1..=40).for_each(|sequence| hub.publish(&[message(sequence)]));
         assert!(next_sequences(&mut follower).await.is_empty());
         assert_eq!(next_sequences(&mut follower).await, [25], "what the ring still holds");
@@ -364,7 +377,7 @@ mod tests {
     #[tokio::test]
     async fn a_reset_reaches_everyone() {
         let hub = Hub::default();
-        let mut follower = hub.register(BOB).expect("room");
+        let mut follower = hub.register(BOB, MOST).expect("room");
         hub.reread();
         assert!(next_sequences(&mut follower).await.is_empty());
     }
@@ -373,8 +386,8 @@ mod tests {
     fn a_channel_exists_only_while_it_is_followed() {
         let hub = Hub::default();
         assert_eq!(hub.last_seen(BOB), None);
-        let first = hub.register(BOB).expect("room");
-        let second = hub.register(BOB).expect("room");
+        let first = hub.register(BOB, MOST).expect("room");
+        let second = hub.register(BOB, MOST).expect("room");
         drop(first);
         assert!(hub.last_seen(BOB).is_some());
         drop(second);
@@ -385,7 +398,7 @@ mod tests {
     #[test]
     fn one_who_departs_stays_online_as_of_that_moment_while_it_is_held() {
         let hub = Hub::default();
-        let [mut first, mut second] = [(); 2].map(|()| hub.register(BOB).expect("room"));
+        let [mut first, mut second] = [(); 2].map(|()| hub.register(BOB, MOST).expect("room"));
         let shown = hub.last_seen(BOB).expect("online");
         let first = first.depart();
         while Timestamp::now() <= first.time() {}
@@ -404,9 +417,9 @@ mod tests {
     fn a_user_has_a_bounded_number_of_followers() {
         let hub = Hub::default();
         let mut all: Vec<_> =
-            (0..SUBSCRIPTIONS_PER_USER_MAX).map(|_| hub.register(BOB).expect("room")).collect();
-        assert!(hub.register(BOB).is_err());
+            (0..MOST.get()).map(|_| hub.register(BOB, MOST).expect("room")).collect();
+        assert!(hub.register(BOB, MOST).is_err());
         all.pop();
-        assert!(hub.register(BOB).is_ok());
+        assert!(hub.register(BOB, MOST).is_ok());
     }
 }

@@ -35,11 +35,14 @@ pub mod domain;
 pub mod grpc;
 pub mod http;
 pub mod hub;
+pub mod limiter;
 pub mod messenger;
 pub mod metrics;
 pub mod proto;
 mod random;
 pub mod server;
 pub mod store;
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod version;

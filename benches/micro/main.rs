@@ -8,6 +8,7 @@
 mod calls;
 mod codec;
 mod hub;
+mod limiter;
 mod replay;
 mod support;
 mod token;
@@ -17,6 +18,7 @@ criterion::criterion_group!(
     benches,
     writer::by_messages_in_flight,
     hub::publish,
+    limiter::admit_send,
     replay::by_page,
     token::check,
     codec::decode_and_encode,

@@ -3,6 +3,7 @@
 mod access;
 mod accounts;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{
     InviteHash, PeerAddress, Profile, Standing, Timestamp, Token, TokenHash, User, Username,
 };
+use crate::limiter::{Limiter, RateExceeded};
 use crate::metrics::{Counter, Kind, Page};
 use crate::store::accounts::tokens::TokenOwner;
 use crate::store::{Store, StoreError};
@@ -36,6 +38,7 @@ pub struct Authenticator {
     store: Store,
     access: Access,
     lookups: Arc<Lookups>,
+    limiter: Limiter,
     is_open: bool,
     registration: RegistrationPolicy,
 }
@@ -65,6 +68,9 @@ pub enum AuthError {
     /// The token is of another user than the one that the caller names.
     #[error("the token is not the one of {0}")]
     AnotherUser(Username),
+    /// More new names from an address than may be.
+    #[error("new names from an address {0}")]
+    RegistrationRate(RateExceeded),
     /// What the store said, among it that the name is taken.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -83,7 +89,8 @@ impl Authenticator {
     /// Recognises callers against this store, by their tokens. `access` hears of the store's commits.
     pub fn new(store: Store, access: Access) -> Self {
         let (is_open, registration) = (false, RegistrationPolicy::Open);
-        Self { store, access, lookups: Arc::default(), is_open, registration }
+        let (lookups, limiter) = (Arc::default(), Limiter::default());
+        Self { store, access, lookups, limiter, is_open, registration }
     }
 
     /// The same, with nobody to hear of tokens that are revoked: for a store in which none are.
@@ -101,6 +108,12 @@ impl Authenticator {
     #[must_use]
     pub fn open(self, is_open: bool) -> Self {
         Self { is_open, ..self }
+    }
+
+    /// Holds those who register to these limits.
+    #[must_use]
+    pub fn limited_by(self, limiter: Limiter) -> Self {
+        Self { limiter, ..self }
     }
 
     /// Whether callers need no token.
@@ -206,6 +219,35 @@ impl Authenticator {
             }
         };
         Ok((session, expire_time))
+    }
+
+    /// [`register`](Self::register) for a caller from this address, within the rate of new names.
+    ///
+    /// # Errors
+    /// [`AuthError::RegistrationRate`], and those of [`register`](Self::register).
+    pub async fn register_from(
+        &self,
+        from: Option<IpAddr>,
+        name: Username,
+        address: PeerAddress,
+        invite: Option<InviteHash>,
+        caller: Option<&User>,
+    ) -> Result<Registration, AuthError> {
+        let registering = match self.limiter.admit_registration(from) {
+            Ok(registering) => Some(registering),
+            // Only new names have a rate: what becomes of one that is there is another question.
+            Err(_) if self.store.find_user(&name).await?.is_some() => None,
+            Err(exceeded) => {
+                self.limiter.registration_refused();
+                return Err(AuthError::RegistrationRate(exceeded));
+            }
+        };
+        let registered = self.register(name, address, invite, caller).await;
+        let is_new = registered.as_ref().is_ok_and(|it| it.token.is_some());
+        if let Some(registering) = registering.filter(|_| !is_new) {
+            registering.give_back();
+        }
+        registered
     }
 
     /// Registers a name, or updates the address of the caller's own. Where it is open and nobody calls,

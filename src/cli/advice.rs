@@ -161,6 +161,14 @@ fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::SubscriptionLimit => {
             Some("this user follows the mailbox too many times already: end some of them")
         }
+        R::SendRateLimit => Some(
+            "this user sends faster than they may: wait, or ask the server's operator for more \
+             (`peerpost admin limits`)",
+        ),
+        R::RegistrationRateLimit => Some(
+            "too many names were registered from this address: wait, or ask the server's operator \
+             (`serve --registration-rate-per-address`)",
+        ),
         R::DiskFull => Some("the server's disk is full: tell its operator, and try again later"),
         R::WriteQueueFull
         | R::ReadQueueFull

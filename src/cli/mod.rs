@@ -24,12 +24,17 @@ mod register;
 mod render;
 mod send;
 mod serve;
+mod serve_limits;
 mod signals;
 mod since;
 mod style;
+mod terminal;
 mod token;
+mod top;
 #[cfg(feature = "testing")]
 mod torture;
+#[cfg(feature = "otel")]
+mod traces;
 mod users;
 
 use std::io::IsTerminal as _;
@@ -42,6 +47,8 @@ use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
 use connection::ConnectionArgs;
+
+use crate::version::VERSION_AND_COMMIT;
 
 const ABOUT: &str = "Messages between peers: one server, one mailbox for each user, one command.";
 
@@ -66,7 +73,13 @@ const THREADS_STOP_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "peerpost", version, about = ABOUT, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(
+    name = "peerpost",
+    version = VERSION_AND_COMMIT,
+    about = ABOUT,
+    after_help = EXAMPLES,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// When to use colours: on a terminal, unless `NO_COLOR` is set; always; never.
     #[arg(
@@ -89,7 +102,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a server.
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Register a name and keep its token, or update the address of a name of one's own.
     Register(register::Args),
     /// Talk to somebody in the terminal: history, live messages, and a line to type in.
@@ -109,6 +122,8 @@ enum Command {
     /// Ask whether a server takes calls: exit code 0 if it does, else 1. For supervisors.
     #[command(after_help = health::EXAMPLES)]
     Health,
+    /// Watch a running server: its figures live in the terminal, or once as text.
+    Top(top::Args),
     /// Administer a server on this machine: look at it, back up, restore and check its data.
     Admin(admin::Args),
     /// Take over the users and messages of the Flask app that peerpost descends from.
@@ -153,7 +168,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Serve(args) => init_logging("info", args.log_format)?,
         Command::BenchNoopServer(_) => init_logging("info", LogFormat::Text)?,
         // A log would be written over its screen; `2> file` has it elsewhere.
-        Command::Chat(_) if std::io::stderr().is_terminal() => {}
+        Command::Chat(_) | Command::Top(_) if std::io::stderr().is_terminal() => {}
         // The other commands say what matters themselves.
         _ => init_logging("warn", LogFormat::Text)?,
     }
@@ -179,6 +194,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Command::Token(args) => token::run(&cli.connection, args).await,
             Command::DeleteUser(args) => delete_user::run(&cli.connection, args).await,
             Command::Health => health::run(&cli.connection).await,
+            Command::Top(args) => top::run(args).await,
             Command::Admin(args) => admin::run(args).await,
             Command::ImportFlask(args) => import_flask::run(&cli.connection, args).await,
             Command::Profile(args) => profile::run(&cli.connection, args),

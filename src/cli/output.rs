@@ -1,4 +1,4 @@
-//! The only place that writes to stdout and stderr, beside the screen of `chat`.
+//! The only place that writes to stdout and stderr, beside the screens of `chat` and `top`.
 
 use std::io::{self, ErrorKind, Write as _};
 

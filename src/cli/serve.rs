@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::LogFormat;
 use super::output;
+use super::serve_limits::LimitArgs;
 use super::signals::StopSignals;
 use crate::auth::RegistrationPolicy;
 use crate::domain::limits::BODY_BYTES_CEILING;
 use crate::server::{self, AllowedOrigin, Listen, Options, Reload, TlsFiles};
+use crate::version::VERSION_AND_COMMIT;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -124,9 +126,16 @@ pub(super) struct Args {
     #[arg(long, requires = "open")]
     open_beyond_loopback: bool,
 
+    #[command(flatten)]
+    limits: LimitArgs,
+
     /// How the log on stderr is written.
     #[arg(long, env = "PEERPOST_LOG_FORMAT", value_enum, default_value = "text")]
     pub(super) log_format: LogFormat,
+
+    #[cfg(feature = "otel")]
+    #[command(flatten)]
+    traces: super::traces::TraceArgs,
 
     /// The messages after which the indexes are merged [default: 131072]. For tests, which would wait
     /// long for a merge otherwise.
@@ -145,10 +154,25 @@ enum WhoRegisters {
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
+    tracing::info!("peerpost {VERSION_AND_COMMIT} starts");
+    #[cfg(feature = "otel")]
+    let traces = args.traces.start()?;
+    let outcome = serve(args).await;
+    #[cfg(feature = "otel")]
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
+    outcome
+}
+
+async fn serve(args: &Args) -> anyhow::Result<()> {
     // Before anything can be asked to stop, so that no signal kills it halfway.
     let mut signals = StopSignals::listen().context("cannot listen for signals")?;
-    // Without TLS it ends the server, as when a terminal is closed.
-    let hangups = args.tls_cert.is_some().then(|| signal(SignalKind::hangup())).transpose();
+    // Without TLS it ends the server, as when a terminal is closed; under a service manager it asks for
+    // nothing then.
+    let is_managed = std::env::var_os("NOTIFY_SOCKET").is_some();
+    let takes_hangups = args.tls_cert.is_some() || is_managed;
+    let hangups = takes_hangups.then(|| signal(SignalKind::hangup())).transpose();
     let hangups = hangups.context("cannot listen for signals")?;
     let server = server::bind(options(args)?).await?;
     let reload = server.reload();
@@ -188,10 +212,12 @@ fn tell_manager(state: NotifyState) {
 
 /// Has the certificates read again at each signal, for ever.
 async fn reload_on(signals: Option<Signal>, reload: Option<Reload>) {
-    let (Some(mut signals), Some(reload)) = (signals, reload) else {
-        return std::future::pending().await;
-    };
+    let Some(mut signals) = signals else { return std::future::pending().await };
     while signals.recv().await.is_some() {
+        let Some(reload) = &reload else {
+            tracing::info!("asked to reload: there is no certificate to read again");
+            continue;
+        };
         tracing::info!("asked to read the certificates again");
         reload.now();
     }
@@ -230,6 +256,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     if let Some(milliseconds) = args.drain_deadline_ms {
         options.drain_deadline = Duration::from_millis(milliseconds);
     }
+    args.limits.apply(&mut options)?;
     if let Some(workers) = args.workers {
         options.workers = workers;
     }

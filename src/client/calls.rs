@@ -203,7 +203,7 @@ impl Client {
     ///
     /// A message is stored once, over broken connections and restarts of the server, since those without
     /// an answer are sent again with their `request_id`s; one that has none gets one. They are stored in
-    /// order, except around one that the server refused for now (a full queue, a failing disk): it is
+    /// order, except around one that the server refused for now (a full queue, a rate, a failing disk): it is
     /// sent again, and some of those after it may be stored by then. With one in flight at a time there
     /// are none.
     ///

@@ -1,5 +1,6 @@
 use std::future::Future;
 use tokio::time::{Instant, sleep};
+use tonic::Code;
 
 use super::{Error, Options};
 
@@ -8,8 +9,8 @@ use super::{Error, Options};
 pub(super) enum Repeat {
     /// After any that may pass: making the call twice has the effect of making it once.
     WhenRetriable,
-    /// Only when nothing of the call reached the server: after an ambiguous failure the answer of
-    /// the first attempt, and what it alone shows, would be lost.
+    /// Only when nothing of the call was done: it did not reach the server, or was refused for a limit.
+    /// After an ambiguous failure the answer of the first attempt, and what it alone shows, would be lost.
     WhenNotSent,
 }
 
@@ -17,7 +18,13 @@ impl Repeat {
     fn allows(self, error: &Error) -> bool {
         match self {
             Self::WhenRetriable => error.is_retriable(),
-            Self::WhenNotSent => matches!(error, Error::Connect { .. }),
+            Self::WhenNotSent => match error {
+                Error::Connect { .. } => true,
+                Error::Refused(refusal) => {
+                    refusal.code == Code::ResourceExhausted && refusal.is_retriable()
+                }
+                _ => false,
+            },
         }
     }
 }
@@ -55,6 +62,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::client::{ErrorReason, Refusal};
 
     fn options() -> Options {
         Options::default()
@@ -73,7 +81,8 @@ mod tests {
     /// How many attempts are made when the first two fail as said.
     async fn attempts(repeat: Repeat, failure: fn() -> Error) -> (u32, bool) {
         let count = Cell::new(0);
-        let outcome = with_retries(&options(), repeat, || {
+        let options = options().retry_deadline(Duration::from_mins(1));
+        let outcome = with_retries(&options, repeat, || {
             count.set(count.get() + 1);
             std::future::ready(if count.get() > 2 { Ok(()) } else { Err(failure()) })
         })
@@ -91,6 +100,29 @@ mod tests {
     async fn a_call_that_must_not_be_repeated_is_repeated_only_when_it_was_never_sent() {
         assert_eq!(attempts(Repeat::WhenNotSent, not_sent).await, (3, true));
         assert_eq!(attempts(Repeat::WhenNotSent, unknown).await, (1, false));
+    }
+
+    fn over_a_limit() -> Error {
+        Error::Refused(Box::new(Refusal {
+            code: Code::ResourceExhausted,
+            reason: Some(ErrorReason::SendRateLimit),
+            message: String::new(),
+            violations: Vec::new(),
+            retry_delay: Some(RETRY_DELAY),
+            metadata: std::collections::HashMap::new(),
+        }))
+    }
+
+    const RETRY_DELAY: Duration = Duration::from_millis(40);
+
+    /// A refusal for a limit says that nothing was done.
+    #[tokio::test]
+    async fn after_a_limit_every_call_is_repeated_and_not_before_the_time_that_was_said() {
+        for repeat in [Repeat::WhenRetriable, Repeat::WhenNotSent] {
+            let begun = Instant::now();
+            assert_eq!(attempts(repeat, over_a_limit).await, (3, true));
+            assert!(begun.elapsed() >= 2 * RETRY_DELAY, "{:?}", begun.elapsed());
+        }
     }
 
     #[tokio::test]

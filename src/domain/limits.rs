@@ -48,8 +48,17 @@ pub const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// The longest time between heartbeats that can be asked for.
 pub const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_hours(1);
 
-/// The most open subscriptions of one user.
-pub const SUBSCRIPTIONS_PER_USER_MAX: usize = 256;
+/// The most open subscriptions of one user unless the operator says otherwise.
+pub const SUBSCRIPTIONS_PER_USER_DEFAULT: usize = 256;
+
+/// The most subscriptions that an operator can let a user have, so that a user's followers stay bounded.
+pub const SUBSCRIPTIONS_PER_USER_CEILING: usize = 65_536;
+
+/// The most that a rate can count in its unit of time, and that can be sent at once.
+pub const RATE_COUNT_MAX: u32 = 1_000_000;
+
+/// The most users for whom limits of their own are set: they are all in memory, about 100 bytes each.
+pub const USERS_WITH_LIMITS_MAX: usize = 65_536;
 
 /// The most requests of one `SendMessages` stream that are in work at a time.
 pub const STREAM_SENDS_IN_WORK_MAX: usize = 1024;

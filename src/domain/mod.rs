@@ -9,6 +9,7 @@ mod content;
 mod cursor;
 pub mod limits;
 mod message;
+mod rate;
 mod time;
 mod token;
 mod user;
@@ -21,6 +22,7 @@ pub use content::{
 };
 pub use cursor::{Epoch, MailboxRange, Sequence, SequenceError};
 pub use message::{Message, MessageId};
+pub use rate::{Rate, RateError, RateLimit, UserLimits};
 pub use time::Timestamp;
 pub use token::{Token, TokenError, TokenHash};
 pub use user::{Profile, Standing, User, UserId};

@@ -1,4 +1,4 @@
-//! Calls as they are counted and logged: when they began, and what they came to.
+//! Calls as they are counted, traced and logged: when they began, and what they came to.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::method::Method;
 use crate::domain::{User, Username};
 use crate::metrics::{Durations, Kind, Page};
+use crate::telemetry::CallSpan;
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -84,6 +85,7 @@ pub(super) struct Call {
     method: Method,
     began: Instant,
     code: Code,
+    span: CallSpan,
     /// `None` where calls are not logged.
     log: Option<Box<Log>>,
 }
@@ -103,7 +105,8 @@ impl Call {
     ) -> Self {
         let new_log = || Box::new(Log { request_id: request_id(headers), user: None });
         let log = enabled!(Level::DEBUG).then(new_log);
-        Self { metrics: Arc::clone(metrics), method, began, code: Code::Cancelled, log }
+        let span = CallSpan::begin(method.name(), headers);
+        Self { metrics: Arc::clone(metrics), method, began, code: Code::Cancelled, span, log }
     }
 
     /// Who calls is known.
@@ -134,6 +137,7 @@ impl Drop for Call {
         let took = self.began.elapsed();
         let code = self.code as usize;
         self.metrics.durations[self.method.index()][code].record_duration(took);
+        self.span.end(CODES[code]);
         if let Some(log) = &self.log {
             debug!(
                 request_id = log.request_id.to_str().unwrap_or_default(),

@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::auth::AuthError;
 use crate::domain::Username;
+use crate::limiter::RateExceeded;
 use crate::messenger::{Cursor, MessengerError, Role};
 use crate::proto::{ERROR_DOMAIN, ErrorReason};
 use crate::store::StoreError;
@@ -100,6 +101,11 @@ impl From<CallError> for Status {
     }
 }
 
+/// A number, or that it could not be found out.
+fn known(number: Option<u64>) -> String {
+    number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
+}
+
 /// A row of the table.
 struct Refusal {
     code: Code,
@@ -130,6 +136,25 @@ impl Refusal {
     fn field(mut self, field: &str, problem: impl Into<String>) -> Self {
         self.fields.push(FieldProblem { field: field.to_owned(), problem: problem.into() });
         self
+    }
+
+    /// Which limit was reached, what it is set to, and when to try again: every refusal by a limit says
+    /// these three.
+    fn limit(self, name: &'static str, value: &dyn ToString, retry_after: Duration) -> Self {
+        self.with("limit", &name).with("value", value).retry_after(retry_after)
+    }
+
+    fn over_rate(
+        reason: ErrorReason,
+        name: &'static str,
+        problem: &str,
+        exceeded: &RateExceeded,
+    ) -> Self {
+        let RateExceeded { rate, burst, retry_after } = exceeded;
+        let message = format!("{problem}: {rate}, and {burst} at once after a while without any");
+        Self::new(Code::ResourceExhausted, reason, message)
+            .limit(name, rate, *retry_after)
+            .with("burst", burst)
     }
 
     fn retry_after(mut self, delay: Duration) -> Self {
@@ -187,6 +212,12 @@ impl Refusal {
             CallError::Auth(AuthError::NoSuchUser(name)) => {
                 Self::no_such_user("peerpost-user", name)
             }
+            CallError::Auth(AuthError::RegistrationRate(exceeded)) => Self::over_rate(
+                ErrorReason::RegistrationRateLimit,
+                "registration_rate_per_address",
+                "more names were registered from this address than may be",
+                exceeded,
+            ),
             CallError::DeadlineExceeded => Self::new(
                 Code::DeadlineExceeded,
                 ErrorReason::DeadlineExceeded,
@@ -244,9 +275,17 @@ impl Refusal {
                 ErrorReason::SubscriptionLimit,
                 error.to_string(),
             )
-            .with("limit", &"subscriptions_per_user")
-            .with("value", &error.limit)
-            .retry_after(RETRY_AFTER_LIMIT),
+            .limit("subscriptions_per_user", &error.limit, RETRY_AFTER_LIMIT),
+            MessengerError::TooManyUsersWithLimits(error) => {
+                let (field, problem) = ("username".to_owned(), error.to_string());
+                Self::invalid_fields(&[FieldProblem { field, problem }])
+            }
+            MessengerError::SendRate(exceeded) => Self::over_rate(
+                ErrorReason::SendRateLimit,
+                "send_rate_per_user",
+                "more messages than this user may send in the time",
+                exceeded,
+            ),
             MessengerError::Store(error) => Self::of_store(error),
         }
     }
@@ -333,24 +372,19 @@ impl Refusal {
                 ErrorReason::WriteQueueFull,
                 "more waits to be written than the server queues; nothing was stored",
             )
-            .with("limit", &"write_queue_bytes")
-            .with("value", &limit_bytes)
-            .retry_after(RETRY_AFTER_OVERLOAD),
+            .limit("write_queue_bytes", limit_bytes, RETRY_AFTER_OVERLOAD),
             StoreError::ReadQueueFull { readers } => Self::new(
                 Code::ResourceExhausted,
                 ErrorReason::ReadQueueFull,
                 "all of the server's readers are busy",
             )
-            .with("limit", &"readers")
-            .with("value", &readers)
-            .retry_after(RETRY_AFTER_OVERLOAD),
-            StoreError::DiskFull => Self::new(
+            .limit("readers", readers, RETRY_AFTER_OVERLOAD),
+            StoreError::DiskFull { disk_bytes } => Self::new(
                 Code::ResourceExhausted,
                 ErrorReason::DiskFull,
                 "the disk that holds the server's data is full; nothing was stored",
             )
-            .with("limit", &"disk")
-            .retry_after(RETRY_AFTER_LIMIT),
+            .limit("disk", &known(*disk_bytes), RETRY_AFTER_LIMIT),
             StoreError::Failing => Self::new(
                 Code::Unavailable,
                 ErrorReason::StorageFailing,

@@ -56,9 +56,8 @@ fn caller<T>(request: &Request<T>) -> Result<User, CallError> {
 #[derive(Debug, Clone, Copy)]
 pub struct SeenAddress(pub IpAddr);
 
-fn seen_address<T>(request: &Request<T>) -> Result<PeerAddress, CallError> {
-    let seen = request.extensions().get::<SeenAddress>();
-    seen.map(|seen| PeerAddress::seen(seen.0)).ok_or_else(|| {
+fn seen_address(seen: Option<IpAddr>) -> Result<PeerAddress, CallError> {
+    seen.map(PeerAddress::seen).ok_or_else(|| {
         CallError::invalid_field("ip_address", "is required where the server sees no address")
     })
 }
@@ -70,12 +69,13 @@ impl MessagingService for Messaging {
         request: Request<proto::RegisterRequest>,
     ) -> Result<Response<proto::RegisterResponse>, Status> {
         let caller = request.extensions().get::<User>();
+        let from = request.extensions().get::<SeenAddress>().map(|seen| seen.0);
         let (name, address, invite) = decode::register(request.get_ref())?;
         let address = match address {
             Some(address) => address,
-            None => seen_address(&request)?,
+            None => seen_address(from)?,
         };
-        let registering = self.authenticator.register(name, address, invite, caller);
+        let registering = self.authenticator.register_from(from, name, address, invite, caller);
         let registration = registering.await.map_err(CallError::from)?;
         Ok(Response::new(proto::RegisterResponse {
             user: Some(encode::user(self.messenger.view(registration.profile))),

@@ -23,6 +23,8 @@ pub(super) const USER: HeaderName = HeaderName::from_static("peerpost-user");
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// What stands before a message in a frame: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
@@ -57,8 +59,8 @@ impl<S> Inner for S where
 {
 }
 
-/// What a call takes along from the request that it is made for: its identity and its deadline, and
-/// what the server noted of it.
+/// What a call takes along from the request that it is made for: its identity, its deadline and its trace,
+/// and what the server noted of it.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     headers: HeaderMap,
@@ -68,7 +70,7 @@ pub(super) struct Caller {
 impl Caller {
     pub(super) fn of(parts: &Parts) -> Self {
         let mut headers = HeaderMap::new();
-        for name in [header::AUTHORIZATION, USER, GRPC_TIMEOUT] {
+        for name in [header::AUTHORIZATION, USER, GRPC_TIMEOUT, TRACEPARENT] {
             for value in parts.headers.get_all(&name) {
                 headers.append(&name, value.clone());
             }

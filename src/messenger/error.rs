@@ -2,6 +2,7 @@ use thiserror::Error;
 
 use crate::domain::{Epoch, MailboxRange, Sequence, Username};
 use crate::hub::TooManyFollowers;
+use crate::limiter::{RateExceeded, TooManyUsersWithLimits};
 use crate::store::StoreError;
 
 /// Why a use case was not carried out.
@@ -36,6 +37,12 @@ pub enum MessengerError {
     /// Too many subscriptions.
     #[error(transparent)]
     TooManyFollowers(#[from] TooManyFollowers),
+    /// Limits of their own for one more user than can be.
+    #[error(transparent)]
+    TooManyUsersWithLimits(#[from] TooManyUsersWithLimits),
+    /// Messages faster than the sender may.
+    #[error("sends {0}")]
+    SendRate(RateExceeded),
     /// What the store said.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -141,7 +141,7 @@ impl Messenger {
         request: FollowRequest,
     ) -> Result<Follow, MessengerError> {
         self.check_epoch(request.epoch.as_ref())?;
-        let follower = self.hub.register(owner.id)?;
+        let follower = self.hub.register(owner.id, self.limiter.subscriptions(owner.id))?;
         let state = self.store.mailbox_state(owner.id).await?;
         let delivered = match request.start {
             FollowStart::Acknowledged => state.acknowledged_through,

@@ -3,6 +3,7 @@
 mod directory;
 mod error;
 mod follow;
+mod limits;
 mod read;
 mod send;
 #[cfg(test)]
@@ -10,11 +11,13 @@ mod tests;
 
 use crate::domain::Epoch;
 use crate::hub::Hub;
+use crate::limiter::Limiter;
 use crate::store::Store;
 
 pub use self::directory::{UserPage, UserView};
 pub use self::error::{Cursor, MessengerError, Role};
 pub use self::follow::{Delivery, Follow, FollowEvent, FollowRequest, FollowStart};
+pub use self::limits::LimitsOfUser;
 pub use self::read::{MessagePage, PageRequest};
 pub use self::send::Outgoing;
 
@@ -23,12 +26,19 @@ pub use self::send::Outgoing;
 pub struct Messenger {
     store: Store,
     hub: Hub,
+    limiter: Limiter,
 }
 
 impl Messenger {
     /// The use cases over this store and the hub that its commits are announced to.
     pub fn new(store: Store, hub: Hub) -> Self {
-        Self { store, hub }
+        Self { store, hub, limiter: Limiter::default() }
+    }
+
+    /// Holds users to these limits.
+    #[must_use]
+    pub fn limited_by(self, limiter: Limiter) -> Self {
+        Self { limiter, ..self }
     }
 
     /// The current epoch.

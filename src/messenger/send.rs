@@ -1,6 +1,6 @@
-use super::Messenger;
+use super::{Messenger, MessengerError};
 use crate::domain::{Content, RequestId, User, Username};
-use crate::store::{Draft, PendingMessage, Receiver, StoreError};
+use crate::store::{Draft, PendingMessage, Receiver};
 
 /// A message as its sender hands it in.
 #[derive(Debug, Clone)]
@@ -18,18 +18,20 @@ impl Messenger {
     /// on disk when the returned message is [committed](PendingMessage::committed).
     ///
     /// # Errors
-    /// The store's. That there is no such recipient is found out when it is written.
+    /// [`MessengerError::SendRate`], or the store's. That there is no such recipient is found out when it
+    /// is written.
     pub async fn accept(
         &self,
         sender: &User,
         outgoing: Outgoing,
-    ) -> Result<PendingMessage, StoreError> {
+    ) -> Result<PendingMessage, MessengerError> {
+        self.limiter.admit_send(sender.id).map_err(MessengerError::SendRate)?;
         let Outgoing { to, content, request_id } = outgoing;
         let receiver = match self.store.remembered_user(&to) {
             Some(user) => Receiver::User(user),
             None => Receiver::Named(to),
         };
         let draft = Draft { sender: sender.clone(), receiver, content, request_id };
-        self.store.append(draft).await
+        Ok(self.store.append(draft).await?)
     }
 }

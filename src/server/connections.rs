@@ -19,8 +19,10 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tracing::{debug, warn};
 
+use super::forwarded::Proxies;
 use super::held::RequestBody;
-use super::held::{Answer, HELD_BYTES_MAX, Holdings, Share};
+use super::held::{Answer, Holdings, Share};
+use super::limits::Limits;
 use super::listen::{Accepted, Listeners};
 use super::socket::{Protocol, Socket};
 use super::stream::Stream;
@@ -28,9 +30,6 @@ use super::tls;
 use super::workers::Workers;
 use crate::domain::limits::METADATA_BYTES_MAX;
 use crate::grpc::SeenAddress;
-
-/// The most calls that a connection has open at a time.
-const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 
 /// The most bytes that a response waits with for a client that does not read.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -75,6 +74,8 @@ pub(super) struct Connections<S> {
     services: S,
     places: Arc<Semaphore>,
     holdings: Arc<Holdings>,
+    streams_per_connection: u32,
+    proxies: Arc<Proxies>,
     /// What is spoken over TCP, instead of what TLS would hide.
     tls: Option<tls::Current>,
     /// Cancelled: no new calls, end when the open ones have.
@@ -115,6 +116,8 @@ struct Seen<S> {
     services: S,
     /// `None` over a Unix socket.
     address: Option<SeenAddress>,
+    /// The peer is a proxy whose word counts for whom it hands on.
+    proxies: Option<Arc<Proxies>>,
     share: Arc<Share>,
 }
 
@@ -126,7 +129,14 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Seen<S> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let share = Arc::clone(&self.share);
         let mut request = request.map(|body| share.request(body));
-        if let Some(address) = self.address {
+        let address = match &self.proxies {
+            None => self.address,
+            Some(proxies) => {
+                let peer = self.address.map(|peer| peer.0);
+                proxies.origin(peer, request.headers()).map(SeenAddress)
+            }
+        };
+        if let Some(address) = address {
             request.extensions_mut().insert(address);
         }
         // Always ready, as gRPC services are.
@@ -155,15 +165,18 @@ where
 impl<S: Services> Connections<S> {
     pub(super) fn new(
         services: S,
-        connections_max: usize,
+        limits: &Limits,
+        proxies: Proxies,
         workers: NonZero<usize>,
         tls: Option<tls::Current>,
     ) -> io::Result<Self> {
         Ok(Self {
             workers: Workers::start(workers)?,
             services,
-            places: Arc::new(Semaphore::new(connections_max)),
-            holdings: Holdings::new(HELD_BYTES_MAX),
+            places: Arc::new(Semaphore::new(limits.connections_max)),
+            holdings: Holdings::new(limits.held_bytes_max),
+            streams_per_connection: limits.streams_per_connection,
+            proxies: Arc::new(proxies),
             tls,
             drain: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -196,16 +209,20 @@ impl<S: Services> Connections<S> {
     fn hand_over(&self, accepted: Accepted, place: OwnedSemaphorePermit) {
         let (drain, cut) = (self.drain.clone(), self.cut.child_token());
         let remote = accepted.remote();
+        let address = remote.map(|remote| remote.ip());
         let services = Seen {
             services: self.services.clone(),
-            address: remote.map(|remote| SeenAddress(remote.ip())),
+            address: address.map(SeenAddress),
+            proxies: self.proxies.trust(address).then(|| Arc::clone(&self.proxies)),
             share: self.holdings.share(cut.clone()),
         };
         let tls = self.tls.as_ref().filter(|_| remote.is_some());
         let tls = tls.map(|current| Arc::clone(&current.borrow()));
+        let streams_max = self.streams_per_connection;
         self.workers.spawn(move |tasks, connected| async move {
             let _held = (place, connected);
-            if let Err(error) = serve(accepted, tls, services, tasks, Ends { drain, cut }).await {
+            let ends = Ends { drain, cut };
+            if let Err(error) = serve(accepted, tls, services, tasks, streams_max, ends).await {
                 debug!(%error, ?remote, "a connection ended");
             }
         });
@@ -234,6 +251,7 @@ async fn serve(
     tls: Option<Arc<ServerConfig>>,
     services: Seen<impl Services>,
     tasks: TaskTracker,
+    streams_max: u32,
     ends: Ends,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut socket = Socket::new(Stream::new(accepted)?, tasks.clone());
@@ -247,7 +265,8 @@ async fn serve(
     match begun {
         None => Ok(()),
         Some(Protocol::Http2) => {
-            let connection = http2(tasks).serve_connection(TokioIo::new(socket), services);
+            let connection =
+                http2(tasks, streams_max).serve_connection(TokioIo::new(socket), services);
             ends.of(connection, http2::Connection::graceful_shutdown).await
         }
         Some(Protocol::Http1) => {
@@ -271,11 +290,11 @@ async fn begin(
     socket.protocol().await
 }
 
-fn http2(tasks: TaskTracker) -> http2::Builder<Tracked> {
+fn http2(tasks: TaskTracker, streams_max: u32) -> http2::Builder<Tracked> {
     let mut builder = http2::Builder::new(Tracked(tasks));
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .max_concurrent_streams(streams_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(METADATA_BYTES_MAX)
@@ -362,7 +381,8 @@ mod tests {
             Ok::<_, Infallible>(Response::new(Body::new("x".repeat(ANSWER_BYTES))))
         });
         let share = holdings.share(CancellationToken::new());
-        let seen = Seen { services, address: Some(SeenAddress(Ipv4Addr::LOCALHOST.into())), share };
+        let address = Some(SeenAddress(Ipv4Addr::LOCALHOST.into()));
+        let seen = Seen { services, address, proxies: None, share };
         let (mut client, server) = tokio::io::duplex(SOCKET_BYTES);
         let connection = http1().serve_connection(TokioIo::new(server), seen);
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("taken");

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::{Listen, STORE_CLOSE_DEADLINE, TlsError};
+use super::{Listen, OutOfBounds, STORE_CLOSE_DEADLINE, TlsError};
 use crate::domain::limits::BODY_BYTES_CEILING;
-use crate::store::OpenError;
+use crate::store::{OpenError, StoreError};
 
 /// Why a server did not start.
 #[derive(Debug, Error)]
@@ -14,6 +14,12 @@ pub enum StartError {
     /// A body limit of 0 or over the ceiling.
     #[error("the body limit is {0} bytes; it must be 1 to {BODY_BYTES_CEILING}")]
     BodyLimit(usize),
+    /// Another limit.
+    #[error(transparent)]
+    Limit(#[from] OutOfBounds),
+    /// What is set for single users cannot be read.
+    #[error("the limits that are set for single users cannot be read: {0}")]
+    UserLimits(StoreError),
     /// An open server on an address that others reach.
     #[error(
         "an open server gives everybody who reaches {0} every mailbox; to do that beyond this machine, \

@@ -5,7 +5,7 @@
 //! bytes are counted over all of them: those of each call's latest request, while it is received and
 //! until it is taken (of a request that is not gRPC: all that came), and those of answers on their way to
 //! the socket. When they are more than
-//! [`HELD_BYTES_MAX`], the connection on which nothing has moved for the longest time is cut: to its
+//! [`HELD_BYTES_DEFAULT`](super::HELD_BYTES_DEFAULT) or what the operator set (`held_bytes_max`), the connection on which nothing has moved for the longest time is cut: to its
 //! client the network has failed, which every client has to bear. Whoever reads is not that one.
 
 use std::collections::HashMap;
@@ -20,10 +20,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::limits::Bounds;
 use crate::metrics::{Counter, Page};
-
-/// The most bytes that all connections together hold of requests and answers in transit.
-pub(super) const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// The length of what stands before each message (gRPC over HTTP/2, "Length-Prefixed-Message").
 const PREFIX_BYTES: usize = 5;
@@ -128,7 +126,13 @@ impl Holdings {
                 left_bytes = left_bytes.saturating_sub(bytes);
                 share.cut.cancel();
                 self.cuts.increment();
-                warn!(bytes, "cut the connection that stood still for the longest, to free memory");
+                let (limit, value) = (Bounds::HELD_BYTES_MAX.name, self.held_bytes_max);
+                warn!(
+                    limit,
+                    value,
+                    bytes,
+                    "cut the connection that stood still for the longest, to free memory"
+                );
             }
         }
     }

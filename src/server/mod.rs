@@ -6,9 +6,11 @@
 mod admin;
 mod connections;
 mod error;
+mod forwarded;
 mod front;
 mod gate;
 mod held;
+mod limits;
 mod listen;
 mod monitor;
 mod socket;
@@ -33,9 +35,14 @@ use tracing::{info, warn};
 use self::admin::AdminSocket;
 use self::connections::{Connections, Services};
 pub use self::error::{RunError, StartError};
+pub use self::forwarded::{Proxies, ProxyHeader, TrustedProxy, TrustedProxyError};
 use self::front::Front;
 pub use self::gate::{AllowedOrigin, OriginError};
 use self::gate::{Gate, Rules};
+pub use self::limits::{
+    Bounds, CONNECTIONS_MAX_DEFAULT, HELD_BYTES_DEFAULT, Limits, OutOfBounds,
+    STREAMS_PER_CONNECTION_DEFAULT,
+};
 use self::listen::Listeners;
 pub use self::listen::{Listen, ListenError};
 use self::monitor::{Monitor, Sources};
@@ -49,6 +56,7 @@ use crate::grpc::admin::Administration;
 use crate::grpc::{Availability, Dispatch, Edge, Health, Messaging, UntilDrain};
 use crate::http::Gateway;
 use crate::hub::Hub;
+use crate::limiter::Limiter;
 use crate::messenger::Messenger;
 use crate::proto;
 use crate::proto::messaging_service_server::MessagingServiceServer;
@@ -76,9 +84,10 @@ pub struct Options {
     /// How long open calls may go on after the shutdown began. Default
     /// [`DRAIN_DEADLINE_DEFAULT`].
     pub drain_deadline: Duration,
-    /// The most connections at a time; more wait to be accepted. Default
-    /// [`CONNECTIONS_MAX_DEFAULT`].
-    pub connections_max: usize,
+    /// What it may use, and what each of its callers may.
+    pub limits: Limits,
+    /// The proxies that are believed when they say from whom a call is. Default none.
+    pub proxies: Proxies,
     /// The threads that serve connections. Default [`workers_default`].
     pub workers: NonZero<usize>,
     /// The messages after which the store merges its indexes. Default
@@ -109,7 +118,8 @@ impl Options {
             admin_socket: None,
             body_bytes_max: BODY_BYTES_DEFAULT,
             drain_deadline: DRAIN_DEADLINE_DEFAULT,
-            connections_max: CONNECTIONS_MAX_DEFAULT,
+            limits: Limits::default(),
+            proxies: Proxies::default(),
             workers: workers_default(),
             merge_messages: store::MERGE_MESSAGES_DEFAULT,
             metrics_listen: None,
@@ -126,9 +136,6 @@ pub const DRAIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(8);
 
 /// Where the socket for `peerpost admin` stands in the data folder, unless it is told otherwise.
 pub const ADMIN_SOCKET_FILE: &str = "admin.sock";
-
-/// About 10 KiB each while they are idle.
-pub const CONNECTIONS_MAX_DEFAULT: usize = 16_384;
 
 /// How long the store may take for its last commits, after the connections are gone.
 const STORE_CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -182,9 +189,10 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     if !(1..=BODY_BYTES_CEILING).contains(&options.body_bytes_max) {
         return Err(StartError::BodyLimit(options.body_bytes_max));
     }
+    options.limits.check()?;
     check_reach(&options, &options.listen)?;
     let tls = options.tls.clone().map(Tls::open).transpose()?;
-    let hub = Hub::default();
+    let (hub, limiter) = (Hub::default(), Limiter::new(options.limits.callers.clone()));
     let drain = CancellationToken::new();
     let access = Access::new(drain.clone());
     let announcer = Announcer { hub: hub.clone(), access: access.clone() };
@@ -192,9 +200,12 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     let (availability, reported) = watch::channel(Availability::Serving);
     let bound = async {
         let authenticator = Authenticator::new(store.clone(), access)
+            .limited_by(limiter.clone())
             .open(options.open)
             .registering(options.registration);
-        let edge = edge(&options, &store, &hub, &authenticator);
+        let messenger = Messenger::new(store.clone(), hub.clone()).limited_by(limiter.clone());
+        messenger.load_user_limits().await.map_err(StartError::UserLimits)?;
+        let edge = edge(&options, messenger.clone(), &authenticator);
         let calls = edge.metrics();
         let services = services(&options, edge, reported.clone(), &drain)?;
         let (listeners, addresses) = Listeners::bind(&options.listen)
@@ -204,19 +215,31 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         check_reach(&options, &addresses)?;
         warn_of_reach(&options, &addresses);
         let current = tls.as_ref().map(Tls::current);
-        let (connections_max, workers) = (options.connections_max, options.workers);
-        let connections = Connections::new(services, connections_max, workers, current)
+        let (limits, proxies) = (&options.limits, options.proxies.clone());
+        let connections = Connections::new(services, limits, proxies, options.workers, current)
             .map_err(StartError::Workers)?;
         let holdings = connections.holdings();
         let open_connections = Arc::clone(&holdings);
-        let administration =
-            Administration::new(store.clone(), hub.clone(), authenticator.clone(), move || {
-                open_connections.connections_open()
-            });
+        let connections_open = move || open_connections.connections_open();
+        let administration = Administration::new(
+            store.clone(),
+            hub.clone(),
+            authenticator.clone(),
+            messenger,
+            connections_open,
+        );
         let admin = AdminSocket::bind(&options, administration).await?;
-        let (store, availability) = (store.clone(), reported);
-        let sources =
-            Sources { calls, authenticator, hub, store, holdings, connections_max, availability };
+        let sources = Sources {
+            calls,
+            authenticator,
+            hub,
+            store: store.clone(),
+            holdings,
+            limiter,
+            connections_max: limits.connections_max,
+            availability: reported,
+            certificate_end: tls.as_ref().map(Tls::not_after),
+        };
         let monitor = match options.metrics_listen {
             Some(address) => Some(Monitor::bind(address, sources).await?),
             None => None,
@@ -299,7 +322,8 @@ where
     Dispatch<S>: Services,
 {
     let services = Dispatch::new(service, Routes::default());
-    let connections = Connections::new(services, CONNECTIONS_MAX_DEFAULT, workers, None)?;
+    let (limits, proxies) = (Limits::default(), Proxies::default());
+    let connections = Connections::new(services, &limits, proxies, workers, None)?;
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = connections.accept(listener.into()) => {}
@@ -314,18 +338,15 @@ async fn open_store(
 ) -> Result<(Store, StoreGuard), OpenError> {
     let mut store_options = store::Options::new(&options.data_dir);
     store_options.merge_messages = options.merge_messages;
+    store_options.write_queue_bytes = options.limits.write_queue_bytes;
     let opening =
         tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(announcer)));
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))
 }
 
 /// Messaging behind its [`Edge`].
-fn edge(options: &Options, store: &Store, hub: &Hub, authenticator: &Authenticator) -> Edged {
-    let messaging = Messaging::new(
-        authenticator.clone(),
-        Messenger::new(store.clone(), hub.clone()),
-        options.body_bytes_max,
-    );
+fn edge(options: &Options, messenger: Messenger, authenticator: &Authenticator) -> Edged {
+    let messaging = Messaging::new(authenticator.clone(), messenger, options.body_bytes_max);
     Edge::new(messaging, authenticator.clone(), options.body_bytes_max)
 }
 

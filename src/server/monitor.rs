@@ -22,11 +22,14 @@ use tracing::{debug, warn};
 
 use super::StartError;
 use super::held::Holdings;
+use super::tls::NotAfter;
 use crate::auth::Authenticator;
 use crate::grpc::{Availability, CallMetrics};
 use crate::hub::Hub;
+use crate::limiter::Limiter;
 use crate::metrics::{Kind, Page};
 use crate::store::Store;
+use crate::version::{COMMIT, VERSION};
 
 /// The most connections at a time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 16;
@@ -47,8 +50,11 @@ pub(super) struct Sources {
     pub(super) hub: Hub,
     pub(super) store: Store,
     pub(super) holdings: Arc<Holdings>,
+    pub(super) limiter: Limiter,
     pub(super) connections_max: usize,
     pub(super) availability: watch::Receiver<Availability>,
+    /// Of the certificate that new connections get; `None` without TLS.
+    pub(super) certificate_end: Option<watch::Receiver<NotAfter>>,
 }
 
 /// The listener for an operator's tools, open.
@@ -143,13 +149,31 @@ impl Answers {
         self.sources.holdings.write_metrics(&mut page);
         let help = "The most connections at a time.";
         page.gauge("peerpost_connections_max", help, self.sources.connections_max);
+        self.write_refusals(&mut page);
+        let certificate_end = self.sources.certificate_end.as_ref();
+        if let Some(seconds) = certificate_end.and_then(|end| *end.borrow()) {
+            let help = "When the certificate of new connections ends, in seconds since 1970.";
+            page.gauge("peerpost_tls_certificate_not_after_seconds", help, seconds);
+        }
         self.sources.store.write_metrics(&mut page).await;
         page.into_text()
     }
 
+    /// Those that are told by status. Cut connections are counted with what is held.
+    fn write_refusals(&self, page: &mut Page) {
+        let help = "What was refused with RESOURCE_EXHAUSTED, by the name of the limit.";
+        let mut family = page.family("peerpost_refusals_total", Kind::Counter, help);
+        let Sources { limiter, hub, store, .. } = &self.sources;
+        let followers = [("subscriptions_per_user", hub.refusals())];
+        let all = limiter.refusals().into_iter().chain(followers).chain(store.refusals());
+        for (limit, count) in all {
+            family.sample(&[("limit", limit)], count);
+        }
+    }
+
     fn write_process(&self, page: &mut Page) {
         page.family("peerpost_build_info", Kind::Gauge, "1; what is running, by its labels.")
-            .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+            .sample(&[("version", VERSION), ("commit", COMMIT)], 1);
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let help = "When the server started, in seconds since 1970.";
         page.gauge("process_start_time_seconds", help, started.as_secs());

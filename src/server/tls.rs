@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
@@ -21,10 +22,14 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
-use tracing::{error, info};
+use tracing::{error, info, warn};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// How often the files are looked at.
 const FILES_CHECK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How long before a certificate ends the log warns of it, when it is read.
+const EXPIRY_WARNING: Duration = Duration::from_hours(14 * 24);
 
 /// The largest file of certificates or keys that is read.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -101,11 +106,16 @@ pub(super) struct Tls {
     /// Of what was read last, whether it could be used or not.
     read: Result<Digest, String>,
     current: watch::Sender<Arc<ServerConfig>>,
+    not_after: watch::Sender<NotAfter>,
     asked: Arc<Notify>,
 }
 
 /// The configuration for the next connection.
 pub(super) type Current = watch::Receiver<Arc<ServerConfig>>;
+
+/// When the certificate that new connections get ends, in seconds since 1970. `None`: it does not say so
+/// in a way that can be read.
+pub(super) type NotAfter = Option<i64>;
 
 type Digest = [u8; 32];
 
@@ -113,8 +123,18 @@ impl Tls {
     /// Reads the files.
     pub(super) fn open(files: TlsFiles) -> Result<Self, TlsError> {
         let contents = Contents::read(&files)?;
-        let current = watch::Sender::new(contents.config(&files)?);
-        Ok(Self { files, read: Ok(contents.digest()), current, asked: Arc::default() })
+        let (config, not_after) = contents.config(&files)?;
+        Ok(Self {
+            files,
+            read: Ok(contents.digest()),
+            current: watch::Sender::new(config),
+            not_after: watch::Sender::new(not_after),
+            asked: Arc::default(),
+        })
+    }
+
+    pub(super) fn not_after(&self) -> watch::Receiver<NotAfter> {
+        self.not_after.subscribe()
     }
 
     pub(super) fn current(&self) -> Current {
@@ -152,8 +172,9 @@ impl Tls {
 
     fn change(&self, contents: Result<Contents, TlsError>) {
         match contents.and_then(|contents| contents.config(&self.files)) {
-            Ok(config) => {
+            Ok((config, not_after)) => {
                 self.current.send_replace(config);
+                self.not_after.send_replace(not_after);
             }
             Err(error) => error!(%error, "kept the certificate that there was"),
         }
@@ -194,7 +215,8 @@ impl Contents {
         hash.finalize().into()
     }
 
-    fn config(&self, files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+    /// What they come to, and when the first of the chain to end does.
+    fn config(&self, files: &TlsFiles) -> Result<(Arc<ServerConfig>, NotAfter), TlsError> {
         let chain = certificates(&self.certificate, &files.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| TlsError::Pem {
             path: files.key.clone(),
@@ -228,10 +250,12 @@ impl Contents {
             }
         };
         let sha256 = chain.first().map(|it| hexadecimal(&Sha256::digest(it))).unwrap_or_default();
+        let not_after = chain.iter().filter_map(|it| not_after(it)).min();
         let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         info!(certificate = %files.certificate.display(), %sha256, "TLS for new connections");
-        Ok(Arc::new(config))
+        warn_of_end(not_after, &files.certificate);
+        Ok((Arc::new(config), not_after))
     }
 }
 
@@ -268,6 +292,28 @@ fn pem_problem(error: &pem::Error) -> String {
         _ => "it cannot be read",
     };
     problem.to_owned()
+}
+
+/// When a certificate ends, in seconds since 1970.
+fn not_after(certificate: &CertificateDer<'_>) -> NotAfter {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
+/// Says so when clients will soon refuse the certificate, or do already. The server goes on with it: clients
+/// decide, by their own clocks.
+fn warn_of_end(not_after: NotAfter, certificate: &Path) {
+    let now = Timestamp::now();
+    let end = not_after.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let certificate = certificate.display();
+    match end {
+        None => warn!(%certificate, "cannot tell when the certificate ends"),
+        Some(end) if end <= now => error!(%certificate, %end, "the certificate has ended"),
+        Some(end) if end.duration_since(now).as_secs() < EXPIRY_WARNING.as_secs().cast_signed() => {
+            warn!(%certificate, %end, "the certificate ends soon");
+        }
+        Some(_) => {}
+    }
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

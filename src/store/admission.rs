@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::metrics::Counter;
+
 /// Places, given in the order in which they are asked for; who finds none free waits. How many wait
 /// is bounded, and for how long.
 pub(super) struct Admission {
@@ -15,6 +17,8 @@ pub(super) struct Admission {
     waiting: Semaphore,
     waiting_max: usize,
     wait_max: Duration,
+    /// Callers that were sent away.
+    refused: Counter,
 }
 
 /// Some of the places, given back when it is dropped.
@@ -35,7 +39,8 @@ impl Admission {
     pub(super) fn new(places: usize, waiting_max: usize, wait_max: Duration) -> Self {
         let (places, places_max) = (Arc::new(Semaphore::new(places)), places);
         let waiting = Semaphore::new(waiting_max);
-        Self { places, places_max, waiting, waiting_max, wait_max }
+        let refused = Counter::default();
+        Self { places, places_max, waiting, waiting_max, wait_max, refused }
     }
 
     /// How many places are taken.
@@ -48,8 +53,21 @@ impl Admission {
         self.waiting_max - self.waiting.available_permits().min(self.waiting_max)
     }
 
+    /// How many callers were sent away for want of a place.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
     /// `count` places, within the bounds on waiting.
     pub(super) async fn enter(&self, count: u32) -> Result<Place, NotAdmitted> {
+        let entered = self.enter_or_wait(count).await;
+        if let Err(NotAdmitted::Full) = entered {
+            self.refused.increment();
+        }
+        entered
+    }
+
+    async fn enter_or_wait(&self, count: u32) -> Result<Place, NotAdmitted> {
         match self.try_enter(count) {
             Err(NotAdmitted::Full) => {}
             admitted_or_closed => return admitted_or_closed,

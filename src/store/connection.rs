@@ -1,4 +1,7 @@
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
@@ -85,7 +88,7 @@ fn open(database: &Path, pragmas: &str) -> Result<SqliteConnection, OpenError> {
 fn utf8(database: &Path) -> Result<&str, OpenError> {
     database.to_str().ok_or_else(|| OpenError::Folder {
         path: database.to_owned(),
-        source: std::io::Error::other("the path is not UTF-8"),
+        source: io::Error::other("the path is not UTF-8"),
     })
 }
 
@@ -165,17 +168,62 @@ struct Checkpoint {
     busy: i32,
 }
 
-/// Writes what the write-ahead log holds to the database file, syncs that, and empties the log. After a
-/// sync that failed, another one that succeeds proves nothing: the operating system may have dropped
-/// what it could not write, and show it from memory. What is written anew it must write.
+/// Writes what the write-ahead log holds to the database file, syncs that, and empties the log.
 pub(super) fn empty_log(connection: &mut SqliteConnection) -> QueryResult<()> {
+    if is_log_emptied(connection)? {
+        Ok(())
+    } else {
+        Err(unknown("the write-ahead log is being read"))
+    }
+}
+
+fn is_log_emptied(connection: &mut SqliteConnection) -> QueryResult<bool> {
     let query = diesel::sql_query("PRAGMA wal_checkpoint(TRUNCATE)");
-    if query.get_result::<Checkpoint>(connection)?.busy == 0 {
+    Ok(query.get_result::<Checkpoint>(connection)?.busy == 0)
+}
+
+/// Has everything that the write-ahead log holds written anew, and synced. After a sync that failed,
+/// another one that succeeds proves nothing: the operating system may have dropped what it could not
+/// write, and show it from memory. What is written anew it must write.
+///
+/// It goes to the database file, or, while others read the log, which may be for as long as they run, to
+/// where it stands in the log.
+pub(super) fn renew_log(connection: &mut SqliteConnection, database: &Path) -> QueryResult<()> {
+    if is_log_emptied(connection)? {
         return Ok(());
     }
-    let text = "the write-ahead log is being read".to_owned();
-    Err(DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text)))
+    // Nobody writes to the log or begins it anew meanwhile; who reads it sees the same bytes.
+    connection
+        .immediate_transaction(|_| rewrite(&log_of(database)).map_err(|error| unknown(&error)))
 }
+
+/// Writes a file's own bytes over it, and syncs.
+fn rewrite(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut bytes = vec![0; REWRITE_BYTES];
+    let mut at = 0;
+    loop {
+        let count = file.read_at(&mut bytes, at)?;
+        if count == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(&bytes[..count], at)?;
+        at += count as u64;
+    }
+}
+
+fn log_of(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    PathBuf::from(path)
+}
+
+fn unknown(problem: &(impl ToString + ?Sized)) -> DieselError {
+    DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(problem.to_string()))
+}
+
+/// How much of the log is rewritten at a time.
+const REWRITE_BYTES: usize = 1024 * 1024;
 
 /// Room for a group of small messages: a disk with less than that is as good as full.
 const PROBE_BYTES: usize = 256 * 1024;
@@ -188,4 +236,42 @@ pub(super) fn probe(connection: &mut SqliteConnection) -> QueryResult<()> {
             .execute(connection)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_others_read_is_written_anew_where_it_stands() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let database = folder.path().join("a.db");
+        let mut writer = open_writer(&database).expect("opens");
+        writer.batch_execute("CREATE TABLE a (b); INSERT INTO a VALUES (1)").expect("executes");
+        let mut reader = open_reader(&database).expect("opens");
+        reader.batch_execute("BEGIN; SELECT * FROM a").expect("executes");
+        writer.batch_execute("INSERT INTO a VALUES (2)").expect("executes");
+        let log = log_of(&database);
+        let before = std::fs::read(&log).expect("it is there");
+        let long_ago = SystemTime::UNIX_EPOCH;
+        File::options()
+            .write(true)
+            .open(&log)
+            .and_then(|it| it.set_modified(long_ago))
+            .expect("set");
+
+        writer.batch_execute("PRAGMA busy_timeout = 0").expect("executes");
+        empty_log(&mut writer).expect_err("it is being read");
+        renew_log(&mut writer, &database).expect("renewed");
+        assert!(std::fs::read(&log).expect("it is there") == before, "other bytes");
+        let modified = std::fs::metadata(&log).and_then(|it| it.modified()).expect("it is there");
+        assert!(modified > long_ago, "nothing was written");
+
+        drop(reader);
+        renew_log(&mut writer, &database).expect("renewed");
+        assert_eq!(std::fs::metadata(&log).expect("it is there").len(), 0, "emptied");
+    }
 }

@@ -57,7 +57,10 @@ pub enum StoreError {
     },
     /// The disk is full.
     #[error("the disk is full")]
-    DiskFull,
+    DiskFull {
+        /// The size of its file system, if the writer could find it out.
+        disk_bytes: Option<u64>,
+    },
     /// The storage is failing. Whether a write was stored is unknown.
     #[error("the storage is failing")]
     Failing,
@@ -251,7 +254,7 @@ pub(super) fn unless_damaged<T>(read: QueryResult<T>) -> QueryResult<Option<T>> 
 pub(super) fn storage_error(error: &DieselError) -> StoreError {
     match error {
         DieselError::DatabaseError(_, info) if info.message() == DISK_FULL_TEXT => {
-            StoreError::DiskFull
+            StoreError::DiskFull { disk_bytes: None }
         }
         error if is_damage(error) => StoreError::Damaged { sequence: None },
         _ => StoreError::Failing,

@@ -24,6 +24,8 @@ pub(super) struct StoreMetrics {
     pub(super) failures: Counter,
     /// Pages read for subscribers.
     pub(super) replay_pages: Counter,
+    /// Writes that were refused because the disk was full.
+    disk_refusals: Counter,
     /// The messages after which the indexes are merged.
     merge_messages: usize,
 }
@@ -35,7 +37,14 @@ impl StoreMetrics {
             commits: Durations::of_durations(),
             failures: Counter::default(),
             replay_pages: Counter::default(),
+            disk_refusals: Counter::default(),
             merge_messages,
+        }
+    }
+
+    pub(super) fn group_failed(&self, error: &StoreError, writes: usize) {
+        if let StoreError::DiskFull { .. } = error {
+            self.disk_refusals.add(writes as u64);
         }
     }
 
@@ -60,6 +69,15 @@ pub struct StoreStats {
 }
 
 impl Store {
+    /// How often each of the store's limits was refused, by its name.
+    pub fn refusals(&self) -> [(&'static str, u64); 3] {
+        [
+            ("write_queue_bytes", self.0.writes.refused()),
+            ("readers", self.0.readers.refused() + self.0.token_readers.refused()),
+            ("disk", self.0.metrics.disk_refusals.get()),
+        ]
+    }
+
     /// What it holds. Users and tokens are counted one by one.
     ///
     /// # Errors

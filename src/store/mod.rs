@@ -24,6 +24,7 @@ mod request_keys;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod user_limits;
 mod writer;
 
 use std::path::PathBuf;

@@ -120,6 +120,11 @@ impl Readers {
         self.admission.waiting()
     }
 
+    /// How many reads were refused a connection.
+    pub(super) fn refused(&self) -> u64 {
+        self.admission.refused()
+    }
+
     /// Takes every place, as reads that take long would.
     #[cfg(test)]
     pub(super) async fn occupy(&self) -> Result<Place, NotAdmitted> {

@@ -121,4 +121,14 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    user_limits (user_id) {
+        user_id -> BigInt,
+        send_rate -> Nullable<Text>,
+        send_burst -> Nullable<BigInt>,
+        subscriptions -> Nullable<BigInt>,
+        checksum -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(users, tokens);

@@ -104,6 +104,7 @@ impl Refusal {
 fn promise_of(reason: ErrorReason) -> Promise {
     use ErrorReason as R;
     const LIMIT: &[&str] = &["limit", "value"];
+    const RATE: &[&str] = &["limit", "value", "burst"];
     const RANGE: &[&str] = &["field", "sequence", "min_sequence", "max_sequence"];
     match reason {
         R::Unspecified => panic!("ERROR_REASON_UNSPECIFIED is not used"),
@@ -122,10 +123,10 @@ fn promise_of(reason: ErrorReason) -> Promise {
         R::UserNotFound => plain(Code::NotFound, &["username", "field"]),
         R::SequenceOutOfRange => plain(Code::OutOfRange, RANGE),
         R::EpochMismatch => plain(Code::FailedPrecondition, &["epoch"]),
-        R::WriteQueueFull | R::ReadQueueFull | R::SubscriptionLimit => {
+        R::WriteQueueFull | R::ReadQueueFull | R::SubscriptionLimit | R::DiskFull => {
             to_retry(Code::ResourceExhausted, LIMIT)
         }
-        R::DiskFull => to_retry(Code::ResourceExhausted, &[]),
+        R::SendRateLimit | R::RegistrationRateLimit => to_retry(Code::ResourceExhausted, RATE),
         R::ShuttingDown | R::StorageFailing => to_retry(Code::Unavailable, &[]),
         R::StoredDataDamaged => plain(Code::DataLoss, &[]),
         R::DeadlineExceeded => plain(Code::DeadlineExceeded, &[]),

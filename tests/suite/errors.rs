@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peerpost::auth::RegistrationPolicy;
 use peerpost::domain::Token;
-use peerpost::domain::limits::SUBSCRIPTIONS_PER_USER_MAX;
+use peerpost::domain::limits::SUBSCRIPTIONS_PER_USER_DEFAULT;
 use peerpost::proto::{ErrorReason, GetMessagesRequest, send_messages_response};
 use peerpost::testing::{
     TestServer, TestUser, after, data_to, refused, streamed, text_to, within_patience,
@@ -14,6 +14,7 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
 use crate::accounts_support::{ban, expired, over_the_token_limit, register, registering};
+use crate::limits::{self, FULL_ADDRESS};
 use crate::support::{last_sequence, subscribe_from_now, with_id};
 use crate::{damage, faults, raw};
 
@@ -39,7 +40,7 @@ const NO_TOKEN: &str = "0190a1b2-c3d4-7e5f-8a6b-0123456789ab";
 #[tokio::test]
 async fn every_reason_comes_with_what_the_contract_promises() {
     let all: Vec<_> = (1..1_000).filter_map(|n| ErrorReason::try_from(n).ok()).collect();
-    assert_eq!(all.len(), 26, "a new reason is named below");
+    assert_eq!(all.len(), 28, "a new reason is named below");
     for reason in all {
         if let Some(status) = provoke(reason).await {
             refused(Err::<(), _>(status), reason);
@@ -103,6 +104,14 @@ async fn provoke(reason: ErrorReason) -> Option<Status> {
         R::SequenceOutOfRange => alice.get(after(1)).await.expect_err("refused"),
         R::EpochMismatch => alice.acknowledge_in("another", 0).await.expect_err("refused"),
         R::SubscriptionLimit => over_the_subscription_limit(&alice).await,
+        R::SendRateLimit => {
+            let (_server, alice) = limits::over_the_send_rate().await;
+            alice.try_send(text_to("alice", "x")).await.expect_err("refused")
+        }
+        R::RegistrationRateLimit => {
+            let server = limits::over_the_registration_rate().await;
+            limits::register_from(&server, FULL_ADDRESS, "carol", None).await.expect_err("refused")
+        }
         R::ShuttingDown => {
             let following = alice.follow(0).await;
             server.begin_stop();
@@ -292,7 +301,7 @@ async fn get_user(server: &TestServer, token: Option<&str>) -> Status {
 
 async fn over_the_subscription_limit(alice: &TestUser) -> Status {
     let mut open = Vec::new();
-    for _ in 0..SUBSCRIPTIONS_PER_USER_MAX {
+    for _ in 0..SUBSCRIPTIONS_PER_USER_DEFAULT {
         open.push(alice.subscribe(subscribe_from_now()).await.expect("accepted"));
     }
     alice.subscribe(subscribe_from_now()).await.expect_err("refused")

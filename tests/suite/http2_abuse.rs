@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use peerpost::testing::{text_to, within_patience};
+use peerpost::testing::{TestServer, text_to, within_patience};
 use prost::Message as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
@@ -370,4 +370,30 @@ async fn unfinished_requests_of_all_connections_together_are_bounded() {
     });
     let enough = 900 * 1024 * 1024;
     victim.withstands("unfinished requests", attack, enough, HELD_GROWTH_MAX_BYTES).await;
+}
+
+/// Where the limit is what an operator set: who asked for the answers is cut, and nobody else.
+#[tokio::test]
+async fn who_holds_more_than_the_operator_allows_is_cut_and_nobody_else() {
+    const MIB: usize = 1024 * 1024;
+    let server = TestServer::start_with(|options| {
+        options.limits.held_bytes_max = 8 * MIB;
+        options.body_bytes_max = MIB;
+    })
+    .await;
+    let (mallory, bob) = (server.user("mallory").await, server.user("bob").await);
+    mallory.send("mallory", &"x".repeat(MIB)).await;
+    let mut reader = bob.follow(0).await;
+    let head = head("GetMessages", &mallory.token);
+    let mut wire = Wire::open(server.addr(), &[(INITIAL_WINDOW_SIZE, 1)]).await.expect("connects");
+    for id in (0..16).map(|call| call * 2 + 1) {
+        let request = frame(DATA, END_STREAM, id, &raw::frame(b""));
+        // It may be cut at any of them.
+        if wire.send(&[frame(HEADERS, END_HEADERS, id, &head), request].concat()).await.is_err() {
+            break;
+        }
+    }
+    within_patience("the cut", wire.end()).await;
+    let sent = bob.send("bob", "all the same").await;
+    assert_eq!(reader.messages(1).await, [sent]);
 }

@@ -3,9 +3,9 @@
 use http::{Method, StatusCode, header};
 use peerpost::auth::RegistrationPolicy;
 use peerpost::domain::Token;
-use peerpost::domain::limits::SUBSCRIPTIONS_PER_USER_MAX;
+use peerpost::domain::limits::SUBSCRIPTIONS_PER_USER_DEFAULT;
 use peerpost::proto::ErrorReason;
-use peerpost::testing::{TestServer, TestUser, after, data_to, text_to};
+use peerpost::testing::{Refusal, TestServer, TestUser, after, data_to, text_to};
 use prost_types::field_descriptor_proto::Type;
 use serde_json::{Value, json};
 use tonic::Status;
@@ -13,6 +13,7 @@ use tonic::Status;
 use crate::accounts_support::{ban, expired, over_the_token_limit, register, registering};
 use crate::contract::rpcs;
 use crate::http_support::{Web, assert_says_the_same};
+use crate::limits::{self, FULL_ADDRESS};
 use crate::support::{subscribe_from_now, with_id};
 use crate::{damage, raw};
 
@@ -131,6 +132,8 @@ async fn provoke(reason: ErrorReason) -> Option<(Value, Status)> {
             alice.acknowledge_in("another", 0).await.expect_err("refused"),
         ),
         R::SubscriptionLimit => over_the_subscription_limit(&web, &alice).await,
+        R::SendRateLimit => over_the_send_rate().await,
+        R::RegistrationRateLimit => over_the_registration_rate().await,
         R::ShuttingDown => shutting_down(&server, &web, &alice).await,
         R::DeadlineExceeded => deadline_exceeded(&server, web, &alice).await,
     })
@@ -222,9 +225,36 @@ async fn get_user(server: &TestServer, headers: &[(&'static str, String)]) -> St
     raw::call(server.addr(), "peerpost.v1.MessagingService/GetUser", headers, body).await
 }
 
+async fn over_the_send_rate() -> (Value, Status) {
+    let (server, alice) = limits::over_the_send_rate().await;
+    let web = Web::of(server.addr(), &alice);
+    let refused = web.post("/v1/messages", &json!({"to_user": "alice", "text": "x"})).await;
+    assert!(refused.headers.contains_key(header::RETRY_AFTER));
+    let status = alice.try_send(text_to("alice", "x")).await.expect_err("refused");
+    as_if_at_one_moment(refused.problem(), status)
+}
+
+async fn over_the_registration_rate() -> (Value, Status) {
+    let server = limits::over_the_registration_rate().await;
+    let web = Web::at(server.addr()).with("x-forwarded-for", FULL_ADDRESS);
+    let problem = web.post("/v1/users", &json!({"username": "carol"})).await.problem();
+    let status = limits::register_from(&server, FULL_ADDRESS, "carol", None).await;
+    as_if_at_one_moment(problem, status.expect_err("refused"))
+}
+
+/// Two refusals for a rate, one after the other: there is less time left at the second.
+fn as_if_at_one_moment(mut problem: Value, status: Status) -> (Value, Status) {
+    let seconds = |text: &str| text.trim_end_matches('s').parse::<f64>().expect("seconds");
+    let later = Refusal::of(&status).retry_delay.expect("a time").as_secs_f64();
+    let retry_after = &mut problem["retryAfter"];
+    assert!(seconds(retry_after.as_str().expect("a text")) >= later);
+    *retry_after = format!("{later}s").into();
+    (problem, status)
+}
+
 async fn over_the_subscription_limit(web: &Web, alice: &TestUser) -> (Value, Status) {
     let mut open = Vec::new();
-    for _ in 0..SUBSCRIPTIONS_PER_USER_MAX {
+    for _ in 0..SUBSCRIPTIONS_PER_USER_DEFAULT {
         open.push(alice.subscribe(subscribe_from_now()).await.expect("accepted"));
     }
     let Err(refused) = web.events("from_now=true").await else { panic!("accepted") };

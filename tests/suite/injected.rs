@@ -4,15 +4,17 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
+use diesel::connection::SimpleConnection as _;
+use diesel::{Connection as _, SqliteConnection};
 use peerpost::proto::ErrorReason;
 use peerpost::proto::send_message_request::Body;
-use peerpost::testing::{ServerProcess, eventually, refused};
+use peerpost::testing::{ServerProcess, eventually, refused, text_to};
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::faults::{
     Record, assert_stored_once, eventually_is, health, reads_go_on, send_until_refused,
 };
-use crate::support::{assert_same_view, binary, database_in};
+use crate::support::{assert_same_view, binary, database_in, with_id};
 
 /// Which calls fail, with what, and why a send is refused then.
 const FAILURES: [(&str, &str, ErrorReason); 3] = [
@@ -123,6 +125,47 @@ pub(crate) async fn syncs_and_writes_that_fail_lose_nothing_and_double_nothing()
         let server = ServerProcess::start(binary(), &data_dir).await;
         assert_same_view(&bob.at(server.addr()).mailbox().await, &mailbox);
     }
+}
+
+/// A backup that takes long, or what replicates the database, keeps the write-ahead log from being
+/// emptied for as long as it runs.
+#[tokio::test(flavor = "multi_thread")]
+pub(crate) async fn a_reader_that_stays_does_not_keep_the_storage_from_recovering() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data_dir = folder.path().join("data");
+    let server = ServerProcess::start(binary(), &data_dir).await;
+    let alice = server.user("alice").await;
+    let mut health = health(server.addr());
+    alice.send_many("alice", "before ", 3).await;
+    let database = database_in(&data_dir);
+    let mut reader = SqliteConnection::establish(database.to_str().expect("UTF-8")).expect("opens");
+    reader.batch_execute("BEGIN; SELECT * FROM message_log").expect("reads");
+    let kept = alice.send_many("alice", "beside ", 3).await;
+
+    let injection = match Injection::begin(server.id(), "fsync,fdatasync", "EIO") {
+        Ok(injection) => injection,
+        Err(missing) => {
+            return skipped(
+                "a_reader_that_stays_does_not_keep_the_storage_from_recovering",
+                &format!("`strace` that may attach to a process of its own user: {missing}"),
+                "RECOVERING BESIDE A READER WAS NOT TESTED",
+            );
+        }
+    };
+    let unknown = with_id(text_to("alice", "unknown"), "unknown");
+    refused(alice.try_send(unknown.clone()).await, ErrorReason::StorageFailing);
+    eventually_is(&mut health, ServingStatus::NotServing).await;
+    injection.end();
+    eventually_is(&mut health, ServingStatus::Serving).await;
+    reader.batch_execute("COMMIT").expect("it read until here");
+
+    alice.try_send(unknown).await.expect("stored, now or then");
+    let mailbox = alice.mailbox().await;
+    assert_eq!(mailbox.len(), 7);
+    assert_same_view(&mailbox[3..6], &kept);
+    server.kill();
+    let server = ServerProcess::start(binary(), &data_dir).await;
+    assert_same_view(&alice.at(server.addr()).mailbox().await, &mailbox);
 }
 
 /// Asserts that everything that was answered is in the database file itself: after a failed sync the

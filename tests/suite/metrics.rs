@@ -16,6 +16,7 @@ use crate::cli_support::Machine;
 use crate::faults::Lock;
 use crate::http_support::Web;
 use crate::support::{binary, subscribe_after};
+use crate::tls_support::{Authority, Files};
 
 const ANYWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -69,6 +70,13 @@ impl Metrics {
         Self { families, labels, samples }
     }
 
+    /// What another page has besides.
+    fn add(&mut self, other: Self) {
+        self.families.extend(other.families);
+        self.labels.extend(other.labels);
+        self.samples.extend(other.samples);
+    }
+
     #[track_caller]
     fn get(&self, name: &str) -> f64 {
         *self.samples.get(name).unwrap_or_else(|| panic!("no {name} among {:#?}", self.samples))
@@ -90,7 +98,7 @@ impl Metrics {
     }
 }
 
-async fn start() -> TestServer {
+pub(crate) async fn start() -> TestServer {
     TestServer::start_with(|options| options.metrics_listen = Some(ANYWHERE)).await
 }
 
@@ -238,7 +246,7 @@ async fn started(wrapper: &[&str], data_dir: &Path, flags: &[&str]) -> ServerPro
 }
 
 /// The address that the server logged for metrics.
-async fn metrics_addr(server: &ServerProcess) -> SocketAddr {
+pub(crate) async fn metrics_addr(server: &ServerProcess) -> SocketAddr {
     eventually("the address for metrics", async || {
         let stderr = server.stderr();
         let line = stderr.lines().find(|line| line.contains("metrics"))?;
@@ -365,7 +373,14 @@ async fn the_dashboard_and_the_alerts_name_metrics_that_there_are() {
     let server = start().await;
     let alice = server.user("alice").await;
     alice.send("alice", "x").await;
-    let metrics = Metrics::of(server.metrics_addr()).await;
+    let mut metrics = Metrics::of(server.metrics_addr()).await;
+    let files = Files::of(&Authority::new().issue());
+    let secured = TestServer::start_with(|options| {
+        options.metrics_listen = Some(ANYWHERE);
+        options.tls = Some(files.options());
+    });
+    let secured = secured.await;
+    metrics.add(Metrics::of(secured.metrics_addr()).await);
     let dashboard = read("docs/monitoring/dashboard.json");
     let dashboard: Value = serde_json::from_str(&dashboard).expect("it is JSON");
     let panels = dashboard["panels"].as_array().expect("a list").iter();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use peerpost::domain::limits::SUBSCRIPTIONS_PER_USER_MAX;
+use peerpost::domain::limits::SUBSCRIPTIONS_PER_USER_DEFAULT;
 use peerpost::proto::{ErrorReason, Message, SubscribeRequest, subscribe_request};
 use peerpost::testing::{Event, TestServer, after, eventually, refused};
 use tokio::task::JoinSet;
@@ -269,7 +269,7 @@ async fn a_broken_stream_goes_on_after_the_highest_sequence_seen() {
 
 #[tokio::test]
 async fn a_user_has_at_most_256_subscriptions() {
-    const MOST: usize = SUBSCRIPTIONS_PER_USER_MAX;
+    const MOST: usize = SUBSCRIPTIONS_PER_USER_DEFAULT;
     assert_eq!(MOST, 256);
     let server = TestServer::start().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);

@@ -4,11 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use peerpost::client::{Client, Options, Token};
 use peerpost::server::TlsFiles;
 use peerpost::testing::within_patience;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -48,8 +49,19 @@ impl Authority {
 
     /// One for a server and a client alike.
     pub(crate) fn issue(&self) -> Issued {
+        self.issue_with(|_| {})
+    }
+
+    /// The same, which ends so many seconds after 1970.
+    pub(crate) fn issue_until(&self, seconds: i64) -> Issued {
+        let seconds = Duration::from_secs(seconds.try_into().expect("after 1970"));
+        self.issue_with(|params| params.not_after = date_time_ymd(1970, 1, 1) + seconds)
+    }
+
+    fn issue_with(&self, adjust: impl FnOnce(&mut CertificateParams)) -> Issued {
         let names = vec![NAME.to_owned(), "127.0.0.1".to_owned()];
-        let params = CertificateParams::new(names).expect("names");
+        let mut params = CertificateParams::new(names).expect("names");
+        adjust(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         Issued { certificate: certificate.pem(), key: key.serialize_pem() }

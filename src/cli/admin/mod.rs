@@ -7,6 +7,7 @@
 mod audit;
 mod files;
 mod invites;
+mod limits;
 mod stats;
 mod tokens;
 mod users;
@@ -26,6 +27,7 @@ Examples:
   peerpost admin tokens create alice --revoke-others    for one who lost her token
   peerpost admin invites create --uses 10 --ttl 7d
   peerpost admin audit --since yesterday
+  peerpost admin limits set alice --send-rate 100/s     how fast one user may send
   peerpost admin backup /var/backups/peerpost-1.db      a copy of a running server's data
   peerpost admin check                                  everything stored, held against what must be so
   peerpost admin restore /var/backups/peerpost-1.db --data-dir restored")]
@@ -58,6 +60,8 @@ struct Place {
 enum Command {
     #[command(flatten)]
     Files(files::Command),
+    /// Show or set what a user may do: how fast they may send, how many subscriptions they may have.
+    Limits(limits::Args),
     /// Show what a running server holds, and what is connected to it.
     Stats(stats::Args),
     /// Look at users, ban and unban them, delete them.
@@ -75,6 +79,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let place = &args.place;
     match &args.command {
         Command::Files(command) => files::run(&place.data_dir, command),
+        Command::Limits(args) => limits::run(place, args).await,
         Command::Stats(args) => stats::run(place, args).await,
         Command::Users(args) => users::run(place, args).await,
         Command::Tokens(args) => tokens::run(place, args).await,

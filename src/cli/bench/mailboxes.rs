@@ -15,7 +15,7 @@ use super::meter::{Figures, float};
 use super::options::{Extent, Load};
 use super::progress;
 use super::sends::{self, SUBSCRIPTIONS_PER_CONNECTION};
-use crate::domain::limits::{STREAM_SENDS_IN_WORK_MAX, SUBSCRIPTIONS_PER_USER_MAX};
+use crate::domain::limits::{STREAM_SENDS_IN_WORK_MAX, SUBSCRIPTIONS_PER_USER_DEFAULT};
 use crate::proto::subscribe_response::Event;
 use crate::proto::{SubscribeRequest, SubscribeResponse, subscribe_request};
 
@@ -106,7 +106,7 @@ pub(super) async fn idle(
     server: Option<&ServerProcess>,
 ) -> anyhow::Result<(Figures, Option<IdleMemory>)> {
     let subscribers = usize::try_from(subscribers)?;
-    let places = fleet.callable_receivers() * SUBSCRIPTIONS_PER_USER_MAX;
+    let places = fleet.callable_receivers() * SUBSCRIPTIONS_PER_USER_DEFAULT;
     ensure!(
         subscribers <= places,
         "{} users can have {places} subscriptions; more need more --users",

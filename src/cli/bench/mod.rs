@@ -15,7 +15,7 @@ mod meter;
 pub(super) mod noop;
 mod options;
 mod progress;
-mod report;
+pub(super) mod report;
 mod schedule;
 mod sends;
 mod single;

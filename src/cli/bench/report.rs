@@ -6,6 +6,7 @@ use super::mailboxes::IdleMemory;
 use super::merge::Slice;
 use super::meter::Figures;
 use super::options::{Load, Sweep, TargetId, Workload};
+use crate::version::VERSION_AND_COMMIT;
 
 /// Where it was measured.
 #[derive(Debug, Serialize)]
@@ -23,7 +24,7 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn this(file_system: Option<String>) -> Self {
         Self {
-            version: env!("CARGO_PKG_VERSION"),
+            version: VERSION_AND_COMMIT,
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             operating_system: std::env::consts::OS,
             architecture: std::env::consts::ARCH,
@@ -174,7 +175,7 @@ impl Target {
     }
 
     /// A target for a number by itself.
-    pub(super) fn number(
+    pub(in crate::cli) fn number(
         id: TargetId,
         what: impl Into<String>,
         value: Option<f64>,
@@ -314,7 +315,7 @@ fn failures<'a>(measurements: impl Iterator<Item = &'a Measurement>) -> Vec<Stri
 }
 
 /// A rate, with its unit.
-pub(super) fn per_second(rate: f64) -> String {
+pub(in crate::cli) fn per_second(rate: f64) -> String {
     format!("{}/s", number(rate))
 }
 
@@ -324,7 +325,7 @@ pub(super) fn milliseconds(value: f64) -> String {
 }
 
 /// A rate for people: no digits that mean nothing, thousands apart.
-pub(super) fn number(value: f64) -> String {
+pub(in crate::cli) fn number(value: f64) -> String {
     let digits = if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") };
     match digits.split_once('.') {
         Some((whole, rest)) => format!("{}.{rest}", grouped(whole)),
@@ -333,7 +334,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// How many there are, for people.
-pub(super) fn count(number: u64) -> String {
+pub(in crate::cli) fn count(number: u64) -> String {
     grouped(&number.to_string())
 }
 

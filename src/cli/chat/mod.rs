@@ -12,7 +12,6 @@ mod scroll;
 mod state;
 #[cfg(test)]
 mod state_tests;
-mod terminal;
 mod text;
 
 use std::future::pending;
@@ -29,10 +28,10 @@ use tokio_stream::StreamExt as _;
 use super::advice::advise;
 use super::connection::ConnectionArgs;
 use super::signals::StopSignals;
+use super::terminal::{self, Screen};
 use super::{output, style};
 use crate::client::{Client, Error, Follow, FollowOptions, PageRequest, Start};
 use state::{Chat, Effect, Failure, Input};
-use terminal::Screen;
 
 /// How often what only time changes is looked at: the seconds until the next attempt.
 const TICK_INTERVAL: Duration = Duration::from_millis(250);

@@ -7,6 +7,7 @@
 mod accounts;
 mod audit;
 mod invites;
+mod limits;
 mod stats;
 mod tokens;
 
@@ -20,6 +21,7 @@ use crate::auth::Authenticator;
 use crate::domain::Timestamp;
 use crate::domain::limits::{CALL_DEADLINE, REQUEST_BYTES_MAX};
 use crate::hub::Hub;
+use crate::messenger::Messenger;
 use crate::proto::admin as proto;
 use crate::proto::admin::admin_service_server::{self, AdminServiceServer};
 use crate::store::Store;
@@ -53,6 +55,7 @@ pub struct Administration {
     store: Store,
     hub: Hub,
     authenticator: Authenticator,
+    messenger: Messenger,
     connections_open: Arc<dyn Fn() -> usize + Send + Sync>,
     start_time: Timestamp,
 }
@@ -63,10 +66,11 @@ impl Administration {
         store: Store,
         hub: Hub,
         authenticator: Authenticator,
+        messenger: Messenger,
         connections_open: impl Fn() -> usize + Send + Sync + 'static,
     ) -> Self {
-        let connections_open = Arc::new(connections_open);
-        Self { store, hub, authenticator, connections_open, start_time: Timestamp::now() }
+        let (connections_open, start_time) = (Arc::new(connections_open), Timestamp::now());
+        Self { store, hub, authenticator, messenger, connections_open, start_time }
     }
 
     /// The service.
@@ -176,5 +180,19 @@ impl admin_service_server::AdminService for Administration {
         request: Request<proto::ListAuditEntriesRequest>,
     ) -> Result<Response<proto::ListAuditEntriesResponse>, Status> {
         answer(self.audit(request.get_ref())).await
+    }
+
+    async fn get_user_limits(
+        &self,
+        request: Request<proto::GetUserLimitsRequest>,
+    ) -> Result<Response<proto::GetUserLimitsResponse>, Status> {
+        answer(self.get_limits(request.get_ref())).await
+    }
+
+    async fn set_user_limits(
+        &self,
+        request: Request<proto::SetUserLimitsRequest>,
+    ) -> Result<Response<proto::SetUserLimitsResponse>, Status> {
+        answer(self.set_limits(request.get_ref())).await
     }
 }

@@ -13,6 +13,7 @@ use tonic::body::Body;
 use super::problem::Problem;
 use super::routes::{Does, ROUTES, Route, Verb};
 use super::{answer, json};
+use crate::version::VERSION;
 
 const IDEMPOTENCY_KEY: &str =
     "As requestId of SendMessageRequest; when both are given, they are equal.";
@@ -54,7 +55,7 @@ fn document() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "peerpost",
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": VERSION,
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
             "description": schema::comment(&service.parent_file(), service.path()),
         },

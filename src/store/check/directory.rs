@@ -6,8 +6,8 @@ use diesel::prelude::*;
 use super::{CheckReport, Finding, Mailbox, Mailboxes, unless_unreadable};
 use crate::domain::{PeerAddress, Standing, Username};
 use crate::store::accounts::{audit, invites, tokens as token_rows};
-use crate::store::directory;
 use crate::store::schema::{tokens, users};
+use crate::store::{directory, user_limits};
 
 pub(super) fn examine(
     connection: &mut SqliteConnection,
@@ -22,7 +22,10 @@ pub(super) fn examine(
     for number in audit::damaged_rows(connection)? {
         report.add(Finding::AuditEntry { number });
     }
-    Ok(())
+    let is_known = |user| mailboxes.contains_key(&user);
+    user_limits::examine(connection, is_known, |id, problem| {
+        report.add(Finding::User { id, problem });
+    })
 }
 
 fn users(

@@ -13,6 +13,9 @@ async fn conversation() -> TempDir {
     }
     scene.send(&bob, &bob, &["4"]).await;
     scene.store.acknowledge(bob.id, Sequence::FIRST).await.expect("stored").expect("is there");
+    let limits =
+        UserLimits { send_rate: Some("9/s".parse().expect("a rate")), ..Default::default() };
+    scene.store.set_user_limits(bob.id, limits, || {}).await.expect("stored");
     let zoe = scene.user("zoe").await;
     scene.send(&zoe, &zoe, &["the only one that is not merged"]).await;
     scene.close().await
@@ -71,6 +74,18 @@ async fn it_says_exactly_what_is_wrong() {
         (
             "UPDATE tokens SET user_id = 1 WHERE user_id = 2",
             "a token of user 1: its checksum does not hold",
+        ),
+        (
+            "UPDATE user_limits SET send_rate = '8/s'",
+            "user 2: the limits that are set for them are not what was written",
+        ),
+        (
+            "UPDATE user_limits SET subscriptions = 9",
+            "user 2: the limits that are set for them are not what was written",
+        ),
+        (
+            "UPDATE user_limits SET user_id = 1",
+            "user 1: the limits that are set for them are not what was written",
         ),
         (
             "UPDATE message_log SET body = x'41' WHERE position = 2",

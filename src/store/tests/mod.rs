@@ -8,6 +8,7 @@ mod damage;
 mod groups;
 mod merging;
 mod opening;
+mod user_limits;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use diesel::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::{Body, Content, ContentType, RequestId, Token};
+use crate::domain::{Body, Content, ContentType, RequestId, Token, UserLimits};
 
 /// An open store in a folder of its own.
 struct Scene {

@@ -1,5 +1,5 @@
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::sequences::Sequences;
 use super::{Command, Commands, Queued, answers};
 use crate::domain::{Message, Standing, Timestamp};
 use crate::store::accounts::{self, AccessEnded, Changes, EndCause};
-use crate::store::connection::{empty_log, open_writer, probe};
+use crate::store::connection::{open_writer, probe, renew_log};
 use crate::store::directory::Directory;
 use crate::store::error::{is_damage, storage_error};
 use crate::store::index::{IndexWriter, LoadError};
@@ -40,6 +40,9 @@ const GATHER_MAX: Duration = Duration::from_millis(1);
 /// How long a failing store waits before it tries the disk again.
 const RECOVER_INTERVAL: Duration = Duration::from_millis(500);
 
+/// What happens on the writing thread when a write is on disk.
+pub(in crate::store) type AfterCommit = Arc<dyn Fn() + Send + Sync>;
+
 /// What a write sees of the transaction it is part of.
 pub(in crate::store) struct Transaction<'a> {
     pub(super) connection: &'a mut SqliteConnection,
@@ -54,6 +57,8 @@ pub(in crate::store) struct Transaction<'a> {
     pub(super) appended: &'a mut Vec<Arc<Message>>,
     /// What it does to who is let in, to be told after COMMIT.
     pub(super) changes: &'a mut Changes,
+    /// Whom to tell after COMMIT, in this order, before anyone is answered.
+    pub(super) after_commit: &'a mut Vec<AfterCommit>,
     metrics: &'a StoreMetrics,
 }
 
@@ -248,9 +253,10 @@ impl Writer {
             Err(GroupError::Storage(error)) => {
                 error!(%error, writes = group.len(), "the storage failed; it is opened again");
                 self.let_go();
-                let outcome = failure(&error);
+                let outcome = failure(&error, &self.database);
                 // On a full disk a write failed, before any sync.
-                self.log_is_in_doubt |= !matches!(outcome, StoreError::DiskFull);
+                self.log_is_in_doubt |= !matches!(outcome, StoreError::DiskFull { .. });
+                self.metrics.group_failed(&outcome, group.len());
                 answers::give(group, &Err(outcome));
             }
             Err(GroupError::Index(error)) => {
@@ -258,7 +264,10 @@ impl Writer {
                 self.let_go();
                 answers::give(group, &Err(StoreError::Failing));
             }
-            Err(GroupError::StillFailing(error)) => answers::give(group, &Err(error)),
+            Err(GroupError::StillFailing(error)) => {
+                self.metrics.group_failed(&error, group.len());
+                answers::give(group, &Err(error));
+            }
         }
     }
 
@@ -282,7 +291,7 @@ impl Writer {
         let Some(connection) = self.connection.as_mut() else {
             return Err(GroupError::StillFailing(StoreError::Failing));
         };
-        let mut appended = Vec::with_capacity(group.len());
+        let (mut appended, mut after_commit) = (Vec::with_capacity(group.len()), Vec::new());
         self.index.begin();
         self.sequences.begin();
         self.changes.clear();
@@ -295,6 +304,7 @@ impl Writer {
             now: Timestamp::now(),
             appended: &mut appended,
             changes: &mut self.changes,
+            after_commit: &mut after_commit,
             metrics: &self.metrics,
         };
         let outcome = transaction.run(group);
@@ -304,6 +314,9 @@ impl Writer {
         outcome?;
         // Before anyone is told or answered, so that their reads find it.
         self.index.committed().map_err(GroupError::Index)?;
+        for tell in after_commit {
+            tell();
+        }
         self.metrics.group_committed(group.len());
         Ok(appended)
     }
@@ -313,7 +326,10 @@ impl Writer {
     fn recover(&mut self) -> Result<(), StoreError> {
         let mut connection = open_writer(&self.database)
             .map_err(|error| self.still_failing(&error, StoreError::Failing))?;
-        self.prove(&mut connection).map_err(|error| self.still_failing(&error, failure(&error)))?;
+        self.prove(&mut connection).map_err(|error| {
+            let outcome = failure(&error, &self.database);
+            self.still_failing(&error, outcome)
+        })?;
         self.index
             .reload(&mut connection)
             .map_err(|error| self.still_failing(&error, StoreError::Failing))?;
@@ -334,10 +350,10 @@ impl Writer {
     /// Proves that the disk takes a write, and has what it took before.
     fn prove(&mut self, connection: &mut SqliteConnection) -> QueryResult<()> {
         if self.log_is_in_doubt {
-            empty_log(connection)?;
+            renew_log(connection, &self.database)?;
         }
         let probed = probe(connection);
-        let is_full = |error| matches!(failure(error), StoreError::DiskFull);
+        let is_full = |error| matches!(storage_error(error), StoreError::DiskFull { .. });
         self.log_is_in_doubt = probed.as_ref().is_err_and(|error| !is_full(error));
         probed
     }
@@ -418,9 +434,13 @@ fn is_of_one_write(error: &DieselError) -> bool {
 }
 
 /// What a failure of the storage as a whole means for those who wait.
-fn failure(error: &DieselError) -> StoreError {
+fn failure(error: &DieselError, database: &Path) -> StoreError {
     match storage_error(error) {
-        StoreError::DiskFull => StoreError::DiskFull,
+        StoreError::DiskFull { .. } => {
+            let file_system = rustix::fs::statvfs(database).ok();
+            let disk_bytes = file_system.map(|it| it.f_blocks.saturating_mul(it.f_frsize));
+            StoreError::DiskFull { disk_bytes }
+        }
         // Damage that is met outside of a write's own statements is nobody's in particular.
         _ => StoreError::Failing,
     }

@@ -1,15 +1,19 @@
 //! The writes that are not messages.
 
+use std::sync::Arc;
+
 use diesel::prelude::*;
 
-use super::{Transaction, Write};
-use crate::domain::{InviteHash, PeerAddress, Profile, Sequence, Timestamp, UserId, Username};
+use super::{AfterCommit, Transaction, Write};
+use crate::domain::{
+    InviteHash, PeerAddress, Profile, Sequence, Timestamp, UserId, UserLimits, Username,
+};
 use crate::store::accounts::NewNames;
 use crate::store::accounts::audit::Actor;
 use crate::store::accounts::invites::{self, InviteProblem};
 use crate::store::accounts::tokens::NewToken;
 use crate::store::directory::Holder;
-use crate::store::{BeyondMailbox, StoreError, directory};
+use crate::store::{BeyondMailbox, StoreError, directory, user_limits};
 
 /// Enters a new name with its first token, or updates the address of the caller's own.
 pub(in crate::store) struct Register {
@@ -128,5 +132,22 @@ impl<T: Send + 'static> Write for MarkSeen<T> {
 
     fn apply(&mut self, transaction: &mut Transaction<'_>) -> QueryResult<Result<(), StoreError>> {
         directory::set_last_seen(transaction.connection, self.user, self.at).map(Ok)
+    }
+}
+
+/// Sets what holds for a user alone.
+pub(in crate::store) struct SetUserLimits {
+    pub(in crate::store) user: UserId,
+    pub(in crate::store) limits: UserLimits,
+    pub(in crate::store) stored: AfterCommit,
+}
+
+impl Write for SetUserLimits {
+    type Output = ();
+
+    fn apply(&mut self, transaction: &mut Transaction<'_>) -> QueryResult<Result<(), StoreError>> {
+        user_limits::put(transaction.connection, self.user, &self.limits)?;
+        transaction.after_commit.push(Arc::clone(&self.stored));
+        Ok(Ok(()))
     }
 }

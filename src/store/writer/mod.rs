@@ -23,11 +23,11 @@ pub use self::accounts::{Subject, Which};
 use self::answers::Desk;
 pub use self::answers::give_answers_on_this_thread;
 pub use self::append::{Draft, Receiver};
-pub(super) use self::group::{Transaction, Writer};
+pub(super) use self::group::{AfterCommit, Transaction, Writer};
 pub(super) use self::import::ImportMessage;
 pub use self::import::{ImportedUser, UserToImport};
 pub use self::jobs::Registered;
-pub(super) use self::jobs::{Acknowledge, MarkSeen, Register};
+pub(super) use self::jobs::{Acknowledge, MarkSeen, Register, SetUserLimits};
 use super::StoreError;
 use super::admission::{Admission, NotAdmitted, Place};
 
@@ -190,6 +190,11 @@ impl WriteQueue {
     /// The bytes that are taken, those there are, and how many writes wait for some.
     pub(super) fn depth(&self) -> (usize, usize, usize) {
         (self.admission.taken(), self.limit_bytes, self.admission.waiting())
+    }
+
+    /// How many writes were refused a place.
+    pub(super) fn refused(&self) -> u64 {
+        self.admission.refused()
     }
 
     /// Takes no more writes; the writer ends after those it has.

@@ -1,4 +1,4 @@
-//! The terminal while the chat has it, and given back as it was on every way out.
+//! The terminal while a command has it, and given back as it was on every way out.
 
 use std::io::{self, IsTerminal as _, Stdout, stdin, stdout};
 use std::panic;
@@ -78,7 +78,7 @@ fn give_back() {
     }
 }
 
-/// What a panic says would be lost on the chat's screen.
+/// What a panic says would be lost on the command's screen.
 fn give_back_at_a_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
