@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of `src/` and their layers. A file imports from lower layers and its own module.
-const LAYERS: [(&str, u8); 19] = [
+const LAYERS: [(&str, u8); 18] = [
     ("version", 0),
     ("proto", 0),
     ("metrics", 0),
@@ -22,7 +22,6 @@ const LAYERS: [(&str, u8); 19] = [
     ("grpc", 3),
     ("http", 3),
     ("server", 4),
-    ("config", 5),
     ("testing", 5),
     ("cli", 6),
     ("main", 7),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::output;
+use super::{output, start_advice};
 use crate::client::{self, ErrorReason};
 
 /// An error together with what to do about it.
@@ -46,7 +46,11 @@ pub(super) fn report(error: &anyhow::Error) {
                 output::note(&format!("hint: {advice}"));
             }
         }
-        (None, None) => {}
+        (None, None) => {
+            if let Some(advice) = start_advice::find(cause) {
+                output::note(&format!("hint: {advice}"));
+            }
+        }
     }
 }
 

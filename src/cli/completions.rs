@@ -1,7 +1,6 @@
-use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
 
-use super::{Cli, output};
+use super::{command, output};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -16,6 +15,6 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    generate(args.shell, &mut Cli::command(), "peerpost", &mut script);
+    generate(args.shell, &mut command(), "peerpost", &mut script);
     output::bytes(&script)
 }

@@ -1,10 +1,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::CommandFactory as _;
 use clap_mangen::Man;
 
-use super::{Cli, output};
+use super::output;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -18,7 +17,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let command = Cli::command();
+    let command = super::command();
     let Some(folder) = &args.dir else {
         let mut page = Vec::new();
         Man::new(command).render(&mut page).context("cannot make the page")?;

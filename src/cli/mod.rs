@@ -1,12 +1,14 @@
 //! The command line: data to stdout, everything else to stderr.
 //!
-//! Exit codes: 0 for success, 1 for a failure, 2 for a command line that is not understood.
+//! Exit codes: 0 for success, 1 for a failure, 2 for a command line, or a file of settings, that is not
+//! understood.
 
 mod admin;
 mod advice;
 mod bench;
 mod chat;
 mod completions;
+mod config;
 mod connection;
 mod delete_user;
 mod duration;
@@ -27,13 +29,13 @@ mod serve;
 mod serve_limits;
 mod signals;
 mod since;
+mod start_advice;
 mod style;
 mod terminal;
 mod token;
 mod top;
 #[cfg(feature = "testing")]
 mod torture;
-#[cfg(feature = "otel")]
 mod traces;
 mod users;
 
@@ -122,6 +124,9 @@ enum Command {
     /// Ask whether a server takes calls: exit code 0 if it does, else 1. For supervisors.
     #[command(after_help = health::EXAMPLES)]
     Health,
+    /// Show the settings that a server would use and where they are from, or check them.
+    // In a box, since it has the flags of `serve` as well.
+    Config(Box<config::Args>),
     /// Watch a running server: its figures live in the terminal, or once as text.
     Top(top::Args),
     /// Administer a server on this machine: look at it, back up, restore and check its data.
@@ -145,14 +150,37 @@ enum Command {
     BenchNoopServer(bench::noop::Args),
 }
 
+/// The exit code for what is not understood, clap's own.
+const USAGE: u8 = 2;
+
+/// The command line, with the settings of a server as they can be given.
+fn command() -> clap::Command {
+    config::settable(Cli::command())
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    // Ends the process by itself for --help and --version, and for a usage error with exit code 2.
-    let matches = Cli::command().get_matches();
+    let command = command();
+    let (words, origins) = match config::with_file(&command, std::env::args_os().collect()) {
+        Ok(words) => words,
+        Err(error) => {
+            advice::report(&error);
+            return ExitCode::from(USAGE);
+        }
+    };
+    let matches = match command.try_get_matches_from(words) {
+        Ok(matches) => matches,
+        // Or for --help and --version.
+        Err(error) => return config::refuse(&error, origins.as_ref()),
+    };
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.connection.note_sources(&matches);
     style::choose(cli.color);
-    match run(&cli) {
+    let outcome = match &cli.command {
+        Command::Config(args) => config::run(args, &matches, origins.as_ref()),
+        _ => run(&cli),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has seen enough: `peerpost follow | head -1` is no failure.
         Err(error) if error.is::<output::ReaderGone>() => ExitCode::SUCCESS,
@@ -165,12 +193,12 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
-        Command::Serve(args) => init_logging("info", args.log_format)?,
-        Command::BenchNoopServer(_) => init_logging("info", LogFormat::Text)?,
+        Command::Serve(args) => init_logging(Some(&args.log), "info", args.log_format)?,
+        Command::BenchNoopServer(_) => init_logging(None, "info", LogFormat::Text)?,
         // A log would be written over its screen; `2> file` has it elsewhere.
         Command::Chat(_) | Command::Top(_) if std::io::stderr().is_terminal() => {}
         // The other commands say what matters themselves.
-        _ => init_logging("warn", LogFormat::Text)?,
+        _ => init_logging(None, "warn", LogFormat::Text)?,
     }
     if let Command::Bench(args) = &cli.command {
         // A runtime of its own kind. The environment's server is for messages: load is put only on
@@ -203,7 +231,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             #[cfg(feature = "testing")]
             Command::Torture(args) => torture::run(args).await,
             // Ran above.
-            Command::Bench(_) => Ok(()),
+            Command::Bench(_) | Command::Config(_) => Ok(()),
             Command::BenchNoopServer(args) => bench::noop::run(args).await,
         }
     });
@@ -226,10 +254,18 @@ enum LogFormat {
     Json,
 }
 
-fn init_logging(default: &str, format: LogFormat) -> anyhow::Result<()> {
+/// What is logged, if it is understood.
+fn log_filter(directives: &str) -> Result<String, String> {
+    EnvFilter::try_new(directives).map_err(|error| error.to_string())?;
+    Ok(directives.to_owned())
+}
+
+/// With `directives`, else those of the environment, else `default`.
+fn init_logging(directives: Option<&str>, default: &str, format: LogFormat) -> anyhow::Result<()> {
     const VARIABLE: &str = "PEERPOST_LOG";
-    let filter = match std::env::var(VARIABLE) {
-        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(&directives)
+    let directives = directives.map(str::to_owned).or_else(|| std::env::var(VARIABLE).ok());
+    let filter = match directives {
+        Some(directives) if !directives.is_empty() => EnvFilter::try_new(&directives)
             .with_context(|| format!("{VARIABLE} is {directives:?}, which is not a log filter"))
             .map_err(|error| advice::advise(error, "such as `debug` or `peerpost=debug`"))?,
         _ => EnvFilter::new(default),
@@ -244,13 +280,11 @@ fn init_logging(default: &str, format: LogFormat) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -26,6 +26,9 @@ Examples:
   peerpost serve --listen 127.0.0.1:50051 --listen unix:/run/peerpost/socket
   peerpost serve --allow-origin https://chat.example.org
   peerpost serve --open --listen 127.0.0.1:5000
+  peerpost serve --config /etc/peerpost.toml
+
+Every flag is a key of that file, and has a variable in the environment: see `peerpost config --help`.
 
 Each address takes gRPC, gRPC-Web and plain HTTP, over HTTP/2 and HTTP/1.1. With a certificate, TCP
 takes TLS only; changed files are noticed within seconds or at SIGHUP, and no connection is dropped.
@@ -33,7 +36,11 @@ takes TLS only; changed files are noticed within seconds or at SIGHUP, and no co
 Ctrl-C or SIGTERM stops it cleanly: what was accepted is finished, and streams are told to connect
 again; a second one stops it at once. Once it accepts calls, it prints its addresses on
 stdout, a line each; it logs to stderr (PEERPOST_LOG).")]
+#[expect(clippy::struct_excessive_bools, reason = "switches, each by itself")]
 pub(super) struct Args {
+    #[command(flatten)]
+    _file: super::config::FileArgs,
+
     /// Where to listen: an IP address and a port, of which 0 takes a free one; the path of a Unix socket;
     /// or `systemd`, for the sockets that it passes. Can be repeated.
     #[arg(
@@ -71,7 +78,7 @@ pub(super) struct Args {
     #[arg(long, env = "PEERPOST_ADMIN_SOCKET", value_name = "PATH")]
     admin_socket: Option<PathBuf>,
 
-    /// The most bytes of a message's body, up to 1048576 [default: 65536].
+    /// The most bytes of a message's body, 1 to 1048576 [default: 65536].
     #[arg(
         long,
         env = "PEERPOST_BODY_BYTES_MAX",
@@ -80,11 +87,17 @@ pub(super) struct Args {
     )]
     body_bytes_max: Option<u32>,
 
-    /// How long open calls may go on after a stop was asked for, in milliseconds [default: 8000].
-    #[arg(long, env = "PEERPOST_DRAIN_DEADLINE_MS", value_name = "MILLISECONDS")]
+    /// How long open calls may go on after a stop was asked for, in milliseconds, up to 3600000 [default:
+    /// 8000].
+    #[arg(
+        long,
+        env = "PEERPOST_DRAIN_DEADLINE_MS",
+        value_name = "MILLISECONDS",
+        value_parser = clap::value_parser!(u64).range(..=DRAIN_DEADLINE_MS_MAX)
+    )]
     drain_deadline_ms: Option<u64>,
 
-    /// The threads that serve connections [default: one for each core but one].
+    /// The threads that serve connections, up to 1024 [default: one for each core but one].
     #[arg(long, env = "PEERPOST_WORKERS", value_name = "N", value_parser = workers)]
     workers: Option<NonZero<usize>>,
 
@@ -126,14 +139,26 @@ pub(super) struct Args {
     #[arg(long, requires = "open")]
     open_beyond_loopback: bool,
 
-    #[command(flatten)]
-    limits: LimitArgs,
+    /// Bring the data of an earlier version up to date without the backup of it that is made first, in the
+    /// folder `backups` of the data folder: where the disk has no room for it, or another one was made.
+    #[arg(long)]
+    upgrade_without_backup: bool,
+
+    /// What is logged to stderr: a level (error, warn, info, debug, trace), or levels for its parts, such as
+    /// `info,peerpost=debug`.
+    #[arg(
+        long,
+        env = "PEERPOST_LOG",
+        value_name = "FILTER",
+        default_value = "info",
+        value_parser = super::log_filter
+    )]
+    pub(super) log: String,
 
     /// How the log on stderr is written.
     #[arg(long, env = "PEERPOST_LOG_FORMAT", value_enum, default_value = "text")]
     pub(super) log_format: LogFormat,
 
-    #[cfg(feature = "otel")]
     #[command(flatten)]
     traces: super::traces::TraceArgs,
 
@@ -141,6 +166,19 @@ pub(super) struct Args {
     /// long for a merge otherwise.
     #[arg(long, value_name = "MESSAGES", hide = true)]
     merge_messages: Option<NonZero<usize>>,
+
+    /// Last, since its heading is that of all flags after it.
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// An hour: a server that is told to stop is to stop.
+const DRAIN_DEADLINE_MS_MAX: u64 = 60 * 60 * 1000;
+
+/// Says what would keep a server from starting with these, as far as that can be known without its data
+/// folder and its sockets.
+pub(super) fn check(args: &Args) -> anyhow::Result<()> {
+    Ok(server::check(&options(args)?)?)
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -155,13 +193,9 @@ enum WhoRegisters {
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     tracing::info!("peerpost {VERSION_AND_COMMIT} starts");
-    #[cfg(feature = "otel")]
     let traces = args.traces.start()?;
     let outcome = serve(args).await;
-    #[cfg(feature = "otel")]
-    if let Some(traces) = traces {
-        traces.stop().await;
-    }
+    traces.stop().await;
     outcome
 }
 
@@ -248,6 +282,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         WhoRegisters::Invite => RegistrationPolicy::Invite,
         WhoRegisters::Closed => RegistrationPolicy::Closed,
     };
+    options.upgrade_without_backup = args.upgrade_without_backup;
     options.open = args.open;
     options.open_beyond_loopback = args.open_beyond_loopback;
     if let Some(bytes) = args.body_bytes_max {

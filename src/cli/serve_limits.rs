@@ -7,7 +7,7 @@ use crate::domain::limits::RATE_COUNT_MAX;
 use crate::server::{Bounds, Options, ProxyHeader, TrustedProxy};
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Limits (docs/OPERATIONS.md has all of them)")]
+#[command(next_help_heading = "Limits")]
 pub(super) struct LimitArgs {
     /// How fast each user may send: a count of 1 to 1000000 per s, m, h or d, or `unlimited`. What is
     /// faster is refused (`SEND_RATE_LIMIT`); a repeated `request_id` counts [default: unlimited].

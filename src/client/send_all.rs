@@ -86,6 +86,8 @@ impl Unanswered {
 /// How long it goes on trying.
 struct Patience {
     backoff: Backoff,
+    /// How many messages may be under way on the next connection.
+    window: usize,
     /// Since when nothing was answered, if something failed since.
     failing_since: Option<Instant>,
 }
@@ -97,8 +99,9 @@ fn send_all(
 ) -> impl Stream<Item = Outcome> + Send {
     stream! {
         let mut messages = messages.fuse();
+        let window = client.options().sends_in_flight_max;
         let mut patience =
-            Patience { backoff: client.options().new_backoff(), failing_since: None };
+            Patience { backoff: client.options().new_backoff(), window, failing_since: None };
         loop {
             // No connection for nothing.
             if unanswered.is_empty() {
@@ -109,7 +112,7 @@ fn send_all(
                 // What failed before was nobody's.
                 patience.failing_since = None;
             }
-            let error = match Connection::open(&client, &unanswered).await {
+            let error = match Connection::open(&client, &unanswered, patience.window).await {
                 Err(error) => error,
                 Ok(mut connection) => loop {
                     match connection.next(&mut messages).await {
@@ -123,6 +126,8 @@ fn send_all(
                     }
                 },
             };
+            // Where there is room for one, all the others would be refused again.
+            patience.window = if matches!(error, Error::Refused(_)) { 1 } else { window };
             let delay = patience.backoff.next_delay(error.retry_delay());
             let failing_since = *patience.failing_since.get_or_insert_with(Instant::now);
             let next_attempt = failing_since.elapsed().saturating_add(delay);
@@ -136,25 +141,36 @@ fn send_all(
     }
 }
 
-/// A stream of `SendMessages` on a connection of its own, on which everything unanswered was sent.
+/// A stream of `SendMessages` on a connection of its own, on which what is unanswered is sent, as much at a
+/// time as may be under way: one more with every answer.
 struct Connection<'a> {
     client: &'a Client,
     unanswered: &'a Unanswered,
     /// `None`: there is nothing more to send, and the server was told.
     requests: Option<mpsc::Sender<SendMessagesRequest>>,
+    /// How many of the unanswered were sent here: the first ones.
+    sent: usize,
+    /// How many may be.
+    window: usize,
     answers: Streaming<SendMessagesResponse>,
     /// When the next answer is due, if one is.
     answer_due: Instant,
 }
 
 impl<'a> Connection<'a> {
-    async fn open(client: &'a Client, unanswered: &'a Unanswered) -> Result<Self, Error> {
+    async fn open(
+        client: &'a Client,
+        unanswered: &'a Unanswered,
+        window: usize,
+    ) -> Result<Self, Error> {
         let deadline = client.options().call_deadline;
         // As many as may be unanswered: there is always a place.
         let (requests, outgoing) = mpsc::channel(client.options().sends_in_flight_max);
-        for message in unanswered.queue().iter() {
+        let mut sent = 0;
+        for message in unanswered.queue().iter().take(window) {
             // The far end is below.
             let _ = requests.try_send(message.clone().into());
+            sent += 1;
         }
         let mut grpc = client.on_own_connection();
         let request = client.request(ReceiverStream::new(outgoing));
@@ -165,7 +181,7 @@ impl<'a> Connection<'a> {
             Err(_) => return Err(Error::DeadlineExceeded { deadline }),
         };
         let answer_due = Instant::now() + deadline;
-        Ok(Self { client, unanswered, requests: Some(requests), answers, answer_due })
+        Ok(Self { client, unanswered, requests: Some(requests), sent, window, answers, answer_due })
     }
 
     /// What became of the next message, sending more of them meanwhile; `None` after the last.
@@ -179,7 +195,9 @@ impl<'a> Connection<'a> {
             if !is_answer_due && self.requests.is_none() {
                 return Ok(None);
             }
-            let may_send = self.requests.is_some() && self.unanswered.has_room(in_flight_max);
+            let may_send = self.requests.is_some()
+                && self.sent < self.window
+                && self.unanswered.has_room(in_flight_max);
             // In this order: what may be sent is bounded, and a caller who was slow to ask for an answer
             // that is there is not told that it is late.
             tokio::select! {
@@ -203,10 +221,20 @@ impl<'a> Connection<'a> {
         if self.unanswered.is_empty() {
             self.answer_due = Instant::now() + self.client.options().call_deadline;
         }
-        self.unanswered.queue().push_back(message.clone());
-        if let Some(requests) = &self.requests {
+        self.unanswered.queue().push_back(message);
+        self.send_more();
+    }
+
+    /// Sends what may be under way of what is unanswered.
+    fn send_more(&mut self) {
+        let Some(requests) = &self.requests else { return };
+        let queue = self.unanswered.queue();
+        while self.sent < self.window
+            && let Some(message) = queue.get(self.sent)
+        {
             // Fails only when the connection broke, which its answers tell.
-            let _ = requests.try_send(message.into());
+            let _ = requests.try_send(message.clone().into());
+            self.sent += 1;
         }
     }
 
@@ -239,6 +267,9 @@ impl<'a> Connection<'a> {
         }
         queue.pop_front();
         drop(queue);
+        self.sent = self.sent.saturating_sub(1);
+        self.window = (self.window + 1).min(self.client.options().sends_in_flight_max);
+        self.send_more();
         self.answer_due = Instant::now() + self.client.options().call_deadline;
         Ok(outcome)
     }

@@ -65,6 +65,7 @@ use crate::store::{self, CommitListener, OpenError, Store, StoreGuard};
 
 /// How a server is set up.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "switches, each by itself")]
 pub struct Options {
     /// Where it listens. Default 127.0.0.1:50051 alone.
     pub listen: Vec<Listen>,
@@ -93,6 +94,9 @@ pub struct Options {
     /// The messages after which the store merges its indexes. Default
     /// [`MERGE_MESSAGES_DEFAULT`](store::MERGE_MESSAGES_DEFAULT).
     pub merge_messages: usize,
+    /// Whether a database of an earlier version is brought up to date without a backup of it first.
+    /// Default no.
+    pub upgrade_without_backup: bool,
     /// Where an operator's tools find `/metrics`, `/healthz` and `/readyz`; port 0 takes any free one.
     /// Whoever reaches it is answered. Default nowhere.
     pub metrics_listen: Option<SocketAddr>,
@@ -122,6 +126,7 @@ impl Options {
             proxies: Proxies::default(),
             workers: workers_default(),
             merge_messages: store::MERGE_MESSAGES_DEFAULT,
+            upgrade_without_backup: false,
             metrics_listen: None,
             allow_origins: Vec::new(),
             registration: RegistrationPolicy::Open,
@@ -186,12 +191,7 @@ impl CommitListener for Announcer {
 /// # Errors
 /// [`StartError`] says what is in the way.
 pub async fn bind(options: Options) -> Result<Server, StartError> {
-    if !(1..=BODY_BYTES_CEILING).contains(&options.body_bytes_max) {
-        return Err(StartError::BodyLimit(options.body_bytes_max));
-    }
-    options.limits.check()?;
-    check_reach(&options, &options.listen)?;
-    let tls = options.tls.clone().map(Tls::open).transpose()?;
+    let tls = check_and_open_tls(&options)?;
     let (hub, limiter) = (Hub::default(), Limiter::new(options.limits.callers.clone()));
     let drain = CancellationToken::new();
     let access = Access::new(drain.clone());
@@ -269,6 +269,24 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
     })
 }
 
+/// Whether a server could start with these, as far as that can be known without its data folder and its
+/// sockets.
+///
+/// # Errors
+/// [`StartError`] says what would be in the way.
+pub fn check(options: &Options) -> Result<(), StartError> {
+    check_and_open_tls(options).map(drop)
+}
+
+fn check_and_open_tls(options: &Options) -> Result<Option<Tls>, StartError> {
+    if !(1..=BODY_BYTES_CEILING).contains(&options.body_bytes_max) {
+        return Err(StartError::BodyLimit(options.body_bytes_max));
+    }
+    options.limits.check()?;
+    check_reach(options, &options.listen)?;
+    Ok(options.tls.clone().map(Tls::open).transpose()?)
+}
+
 /// Without tokens or without TLS a server is to be reached from its own machine only, unless the
 /// operator insists.
 fn check_reach(options: &Options, places: &[Listen]) -> Result<(), StartError> {
@@ -339,6 +357,7 @@ async fn open_store(
     let mut store_options = store::Options::new(&options.data_dir);
     store_options.merge_messages = options.merge_messages;
     store_options.write_queue_bytes = options.limits.write_queue_bytes;
+    store_options.upgrade_without_backup = options.upgrade_without_backup;
     let opening =
         tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(announcer)));
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))

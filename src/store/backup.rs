@@ -30,7 +30,7 @@ pub struct BackupSummary {
     pub epoch: Epoch,
 }
 
-/// Why there is no backup, or nothing was restored. What was there before is untouched.
+/// Why there is no backup, or nothing was restored or rebuilt. What was there before is untouched.
 #[derive(Debug, Error)]
 pub enum BackupError {
     /// The file to be written is there already.
@@ -76,14 +76,18 @@ pub enum BackupError {
 /// # Errors
 /// [`BackupError`]; no file is left behind then.
 pub fn back_up(data_dir: &Path, target: &Path) -> Result<BackupSummary, BackupError> {
-    let database = folder::existing_database(data_dir)?;
+    copy(&folder::existing_database(data_dir)?, target)
+}
+
+/// [`back_up`] of a database file.
+pub(super) fn copy(database: &Path, target: &Path) -> Result<BackupSummary, BackupError> {
     let file_failed = |source| BackupError::File { path: target.to_owned(), source };
     if target.try_exists().map_err(file_failed)? {
         return Err(BackupError::Exists { path: target.to_owned() });
     }
     let unfinished = Unfinished::beside(target).map_err(file_failed)?;
     let copy_failed = |source| BackupError::Copy { path: target.to_owned(), source };
-    let mut connection = connection::open_for_copy(&database)?;
+    let mut connection = connection::open_for_copy(database)?;
     diesel::sql_query("VACUUM INTO ?")
         .bind::<Text, _>(unfinished.name().map_err(file_failed)?)
         .execute(&mut connection)
@@ -97,8 +101,9 @@ pub fn back_up(data_dir: &Path, target: &Path) -> Result<BackupSummary, BackupEr
     Ok(summary)
 }
 
-/// Makes `data_dir`, which must hold no database, from the backup `source`. It gets a new epoch: what was
-/// acknowledged after the backup is gone, and a cursor of before would skip what comes in its place.
+/// Makes `data_dir`, which must hold no database, from the backup `source`, of this version or an earlier
+/// one. It gets a new epoch: what was acknowledged after the backup is gone, and a cursor of before would
+/// skip what comes in its place.
 ///
 /// # Errors
 /// [`BackupError::Damaged`] for a backup with findings, unless `even_if_damaged`; nothing is restored then.
@@ -109,10 +114,16 @@ pub fn restore(
 ) -> Result<BackupSummary, BackupError> {
     let source_failed = |error| BackupError::File { path: source.to_owned(), source: error };
     fs::metadata(source).map_err(source_failed)?;
-    let report = check_file(source)?;
-    if report.findings_total > 0 && !even_if_damaged {
-        return Err(BackupError::Damaged { path: source.to_owned(), report: Box::new(report) });
-    }
+    let refuse_damaged = |report: CheckReport| {
+        if report.findings_total == 0 || even_if_damaged {
+            return Ok(());
+        }
+        Err(BackupError::Damaged { path: source.to_owned(), report: Box::new(report) })
+    };
+    let is_older = match check_file(source) {
+        Err(OpenError::Older { .. }) => true,
+        report => refuse_damaged(report?).map(|()| false)?,
+    };
     let folder = DataFolder::open(data_dir)?;
     let target = folder.database_path();
     let target_failed = |error| BackupError::File { path: target.clone(), source: error };
@@ -121,17 +132,22 @@ pub fn restore(
     }
     let unfinished = Unfinished::beside(&target).map_err(target_failed)?;
     fs::copy(source, &unfinished.0).map_err(target_failed)?;
-    renew_epoch(&unfinished.0)?;
+    renew_epoch(&unfinished.0, source)?;
+    if is_older {
+        // The check knows the tables of this version.
+        refuse_damaged(check_file(&unfinished.0).map_err(|error| error.of_file(source))?)?;
+    }
     let summary = summary(&unfinished.0)?;
     unfinished.finish(&target).map_err(target_failed)?;
     Ok(summary)
 }
 
-/// Gives a database that nobody uses another epoch.
-fn renew_epoch(database: &Path) -> Result<(), BackupError> {
-    let failed = |source| BackupError::Copy { path: database.to_owned(), source };
-    let mut connection = connection::open_writer(database)?;
-    connection::migrate(&mut connection, database)?;
+/// Brings a copy of `source` up to date and gives it another epoch.
+fn renew_epoch(copy: &Path, source: &Path) -> Result<(), BackupError> {
+    let failed = |error| BackupError::Copy { path: source.to_owned(), source: error };
+    let mut connection = connection::open_writer(copy).map_err(|error| error.of_file(source))?;
+    connection::refuse_newer(&mut connection)?;
+    connection::migrate(&mut connection, source)?;
     diesel::update(database_state::table)
         .set(database_state::epoch.eq(Epoch::mint().as_str()))
         .execute(&mut connection)
@@ -154,16 +170,23 @@ fn summary(database: &Path) -> Result<BackupSummary, BackupError> {
 }
 
 /// A file that is being written, under a name of its own; removed unless it is finished.
-struct Unfinished(PathBuf);
+pub(super) struct Unfinished(PathBuf);
+
+/// How the names of such files are known.
+pub(super) const UNFINISHED_MARK: &str = ".unfinished";
 
 impl Unfinished {
     /// An empty file in the folder of `target`, for its owner only.
-    fn beside(target: &Path) -> io::Result<Self> {
+    pub(super) fn beside(target: &Path) -> io::Result<Self> {
         let mut name = target.file_name().ok_or(io::ErrorKind::InvalidFilename)?.to_owned();
-        name.push(format!(".{}.unfinished", Uuid::new_v4().simple()));
+        name.push(format!(".{}{UNFINISHED_MARK}", Uuid::new_v4().simple()));
         let path = target.with_file_name(name);
         OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path)?;
         Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 
     fn name(&self) -> io::Result<&str> {
@@ -176,6 +199,13 @@ impl Unfinished {
         // A rename would replace what has come to be there meanwhile.
         fs::hard_link(&self.0, target)?;
         fs::remove_file(&self.0)?;
+        sync_folder(target)
+    }
+
+    /// Makes it durable in the place of the file `target`.
+    pub(super) fn replace(self, target: &Path) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()?;
+        fs::rename(&self.0, target)?;
         sync_folder(target)
     }
 }

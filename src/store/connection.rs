@@ -74,7 +74,7 @@ pub(super) fn open_for_copy(database: &Path) -> Result<SqliteConnection, OpenErr
     connect(database, &untouched_uri(database)?, "")
 }
 
-fn untouched_uri(database: &Path) -> Result<String, OpenError> {
+pub(super) fn untouched_uri(database: &Path) -> Result<String, OpenError> {
     let path = utf8(database)?;
     // What would end the path of a URI, or stand for another character (sqlite.org/uri.html).
     let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
@@ -115,15 +115,30 @@ fn setting(connection: &mut SqliteConnection, pragma: &str) -> QueryResult<Strin
     Ok(diesel::sql_query(query).get_result::<Setting>(connection)?.value)
 }
 
-/// Brings the tables up to date, forwards only, and returns the database's epoch. A database of a
-/// newer version is refused before anything is changed.
+/// Brings the tables up to date, forwards only, and returns the database's epoch.
 pub(super) fn migrate(
     connection: &mut SqliteConnection,
     database: &Path,
 ) -> Result<Epoch, OpenError> {
-    refuse_newer(connection)?;
     connection.run_pending_migrations(MIGRATIONS).map_err(migration_failed)?;
     epoch(connection).map_err(failed(database))
+}
+
+/// Makes the tables of a new database, and no epoch.
+pub(super) fn create_tables(connection: &mut SqliteConnection) -> QueryResult<()> {
+    let made = connection.run_pending_migrations(MIGRATIONS);
+    made.map(|_| ()).map_err(DieselError::QueryBuilderError)
+}
+
+/// The names of the migrations that an existing database lacks, in their order; none for a new one.
+pub(super) fn pending_migrations(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<String>, OpenError> {
+    if connection.applied_migrations().map_err(migration_failed)?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pending = connection.pending_migrations(MIGRATIONS).map_err(migration_failed)?;
+    Ok(pending.iter().map(|migration| migration.name().to_string()).collect())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]

@@ -6,6 +6,7 @@ use thiserror::Error;
 use tracing::error;
 
 use super::accounts::invites::InviteProblem;
+use super::backup::BackupError;
 use super::index::LoadError;
 use crate::domain::{AccessId, MailboxRange, RequestId, Sequence, UserId, Username};
 
@@ -144,6 +145,43 @@ pub enum OpenError {
         /// A migration that this version does not know.
         migration: String,
     },
+    /// The database was written by an earlier version, whose tables are others.
+    #[error(
+        "the database was written by an earlier version of peerpost (it lacks the migration \
+         {migration})"
+    )]
+    Older {
+        /// The first migration that it lacks.
+        migration: String,
+    },
+    /// There is no room for a copy of the database beside it.
+    #[error(
+        "a copy of the database needs up to {needed_bytes} bytes on the disk of {}, and {free_bytes} \
+         are free",
+        folder.display()
+    )]
+    NoRoomForCopy {
+        /// The data folder.
+        folder: PathBuf,
+        /// What the copy may take, and some reserve.
+        needed_bytes: u64,
+        /// What there is.
+        free_bytes: u64,
+    },
+    /// The backup before an upgrade could not be made.
+    #[error("no backup could be made before the upgrade: {0}")]
+    Backup(Box<BackupError>),
+    /// The same was tried several times already, and what each time left is kept.
+    #[error(
+        "{} holds as many files from before {change} as are kept: none of them is replaced",
+        folder.display()
+    )]
+    BackupsLeft {
+        /// Where they are.
+        folder: PathBuf,
+        /// The change that they are from before, such as a migration's name.
+        change: String,
+    },
     /// The index of a mailbox and the log do not fit together, so that a sequence could be given out
     /// twice.
     #[error(
@@ -179,6 +217,18 @@ pub enum OpenError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+}
+
+impl OpenError {
+    /// The same of the file that the one it happened to is a copy of.
+    pub(super) fn of_file(self, file: &Path) -> Self {
+        let path = file.to_owned();
+        match self {
+            Self::Connect { source, .. } => Self::Connect { path, source },
+            Self::Database { source, .. } => Self::Database { path, source },
+            other => other,
+        }
+    }
 }
 
 /// In which way a mailbox's index does not fit the log.

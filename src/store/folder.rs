@@ -8,11 +8,10 @@ use tracing::warn;
 use super::OpenError;
 
 const LOCK_FILE: &str = "peerpost.lock";
-const DATABASE_FILE: &str = "peerpost.db";
-const LOG_FILE: &str = "peerpost.db-wal";
+pub(super) const DATABASE_FILE: &str = "peerpost.db";
 
 /// Only the server's own user reads what is in the folder.
-const FOLDER_MODE: u32 = 0o700;
+pub(super) const FOLDER_MODE: u32 = 0o700;
 pub(super) const FILE_MODE: u32 = 0o600;
 
 /// What others may do with a folder.
@@ -82,7 +81,7 @@ impl DataFolder {
     /// SQLite takes it for committed, and a repeated request would be answered without a commit of its
     /// own. Not to be called once the database is open, since closing one of its files ends its locks.
     pub(super) fn sync_log(&self) -> Result<(), OpenError> {
-        match File::open(self.path.join(LOG_FILE)).and_then(|log| log.sync_all()) {
+        match File::open(log_of(&self.database_path())).and_then(|log| log.sync_all()) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(OpenError::Folder { path: self.path.clone(), source })
             }
@@ -106,6 +105,13 @@ pub(super) fn existing_database(path: &Path) -> Result<PathBuf, OpenError> {
         Ok(_) => Ok(database),
         Err(source) => Err(OpenError::Folder { path: database, source }),
     }
+}
+
+/// SQLite's write-ahead log of a database.
+pub(super) fn log_of(database: &Path) -> PathBuf {
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
 }
 
 /// Makes the name of a file durable in the folder that it stands in.

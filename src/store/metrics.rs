@@ -1,10 +1,11 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::accounts::tokens;
 use super::error::failed;
+use super::folder::log_of;
 use super::readers::Readers;
 use super::{Store, StoreError, directory};
 use crate::metrics::{Counter, Durations, Histogram, Kind, Page};
@@ -187,20 +188,18 @@ impl Store {
 }
 
 /// What lies on the disk, in bytes.
-struct Sizes {
-    database: u64,
+pub(super) struct Sizes {
+    pub(super) database: u64,
     /// 0 while there is none.
-    wal: u64,
-    free: Option<u64>,
+    pub(super) wal: u64,
+    pub(super) free: Option<u64>,
 }
 
 impl Sizes {
-    fn of(database: &Path) -> Self {
+    pub(super) fn of(database: &Path) -> Self {
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let mut wal = database.as_os_str().to_owned();
-        wal.push("-wal");
         let free = rustix::fs::statvfs(database).ok();
         let free = free.map(|file_system| file_system.f_bavail * file_system.f_frsize);
-        Self { database: size(database), wal: size(&PathBuf::from(wal)), free }
+        Self { database: size(database), wal: size(&log_of(database)), free }
     }
 }

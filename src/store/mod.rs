@@ -20,10 +20,12 @@ mod log;
 mod metrics;
 mod pages;
 mod readers;
+mod rebuild;
 mod request_keys;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod user_limits;
 mod writer;
 
@@ -60,6 +62,7 @@ pub use self::index::PageStart;
 pub use self::index::packed_checks;
 pub use self::metrics::StoreStats;
 pub use self::pages::{Page, PageQuery};
+pub use self::rebuild::{RebuildProgress, RebuildSummary, rebuild_index};
 pub use self::writer::{
     Draft, ImportedUser, Receiver, Registered, Subject, UserToImport, Which,
     give_answers_on_this_thread,
@@ -107,6 +110,9 @@ pub struct Options {
     /// How long a call waits for a place in a full queue, or for a connection that reads, before it
     /// is refused. Default [`ADMISSION_WAIT_DEFAULT`].
     pub admission_wait: Duration,
+    /// Whether a database of an earlier version is brought up to date without a backup of it first.
+    /// Default no.
+    pub upgrade_without_backup: bool,
 }
 
 impl Options {
@@ -120,6 +126,7 @@ impl Options {
             merge_messages: MERGE_MESSAGES_DEFAULT,
             request_keys_delay: REQUEST_KEYS_DELAY_DEFAULT,
             admission_wait: ADMISSION_WAIT_DEFAULT,
+            upgrade_without_backup: false,
         }
     }
 }
@@ -191,7 +198,7 @@ pub fn open(
     let database = folder.database()?;
     folder.sync_log()?;
     let mut connection = connection::open_writer(&database)?;
-    let epoch = connection::migrate(&mut connection, &database)?;
+    let epoch = upgrade::migrate(&mut connection, &database, options.upgrade_without_backup)?;
     let merge_messages = options.merge_messages.max(1);
     let index_writer = IndexWriter::load(&mut connection, merge_messages)
         .map_err(|error| error::not_loaded(error, &database))?;

@@ -134,10 +134,15 @@ impl Running {
 
     /// Asks the command to end (SIGTERM), and waits until it has.
     pub(crate) async fn terminate(self) -> Outcome {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(status.expect("`kill` can be run").success(), "`kill -TERM {pid}` failed");
+        self.signal("-TERM");
         self.end().await
+    }
+
+    /// Sends it a signal, as `kill` names it.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.expect("`kill` can be run").success(), "`kill {signal} {pid}` failed");
     }
 
     /// Waits until it has printed so many lines, and returns them.

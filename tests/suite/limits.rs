@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::time::Duration;
 
+use peerpost::client::OutgoingMessage;
 use peerpost::domain::RateLimit;
 use peerpost::proto::messaging_service_client::MessagingServiceClient;
 use peerpost::proto::{ErrorReason, Message, RegisterRequest, RegisterResponse};
@@ -15,6 +16,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_stream::StreamExt as _;
 use tonic::{Request, Status};
 
 use crate::http_support::Web;
@@ -79,6 +81,14 @@ pub(crate) async fn register_from(
 
 fn own_text(sequence: i64) -> String {
     format!("m{sequence}")
+}
+
+/// The value that a metric has now.
+async fn metric(server: &TestServer, name: &str) -> String {
+    let page = Web::at(server.metrics_addr()).get("/metrics").await.body;
+    let page = String::from_utf8(page.to_vec()).expect("text");
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in\n{page}")).to_owned()
 }
 
 #[tokio::test]
@@ -199,27 +209,34 @@ async fn the_rust_client_gets_everything_through() {
     assert_eq!(stored, (0..10).map(own_text).collect::<Vec<_>>());
 }
 
+/// After a refusal it sends one message, and one more with every answer: it does not send all of them again
+/// where there is room for one.
 #[tokio::test]
 async fn the_rust_clients_stream_gets_everything_through() {
-    use peerpost::client::OutgoingMessage;
-    use tokio_stream::StreamExt as _;
-    const MESSAGES: i64 = 40;
+    const MESSAGES: usize = 100;
     let server = TestServer::start_with(|options| {
-        options.limits.callers.send_rate_per_user = rate("50/s");
+        options.limits.callers.send_rate_per_user = rate("100/s");
         options.limits.callers.send_burst_per_user = NonZero::new(5);
+        options.metrics_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     })
     .await;
     let alice = server.user("alice").await;
     let client = alice.rust_client(&server.uri());
-    let messages = (0..MESSAGES).map(|at| OutgoingMessage::new("alice", own_text(at)));
-    let mut sending = client.send_all(tokio_stream::iter(messages.collect::<Vec<_>>()));
+    let text = |at| own_text(i64::try_from(at).expect("few"));
+    let messages: Vec<_> =
+        (0..MESSAGES).map(|at| OutgoingMessage::new("alice", text(at))).collect();
+    let mut sending = client.send_all(tokio_stream::iter(messages));
     for at in 0..MESSAGES {
         let outcome = within_patience("an outcome", sending.next()).await.expect("one for each");
         let stored = outcome.expect("it goes on").expect("nothing is refused for good");
-        assert_eq!(stored.body.as_text(), Some(own_text(at).as_str()));
+        assert_eq!(stored.body.as_text(), Some(text(at).as_str()));
     }
     assert!(sending.next().await.is_none());
-    assert_eq!(alice.mailbox().await.len(), 40, "each is stored once");
+    assert_eq!(alice.mailbox().await.len(), MESSAGES, "each is stored once");
+    // The first time all that are over the rate; then about an attempt a message, which has about as many
+    // refused as it has stored. All of them again each time would be thousands.
+    let refusals = metric(&server, "peerpost_refusals_total{limit=\"send_rate_per_user\"}").await;
+    assert!(refusals.parse::<usize>().expect("a number") <= 5 * MESSAGES, "{refusals}");
 }
 
 #[tokio::test]
@@ -316,20 +333,14 @@ async fn connections_over_the_limit_wait_and_then_are_served() {
     .await;
     let alice = server.user("alice").await;
     let silent = TcpStream::connect(server.addr()).await.expect("connects");
-    let tools = Web::at(server.metrics_addr());
-    let open = async || {
-        let page = String::from_utf8(tools.get("/metrics").await.body.to_vec()).expect("text");
-        let line =
-            page.lines().find(|line| line.starts_with("peerpost_connections ")).map(str::to_owned);
-        line.expect("it is counted")
-    };
-    eventually("both", async || (open().await == "peerpost_connections 2").then_some(())).await;
+    let open = async || metric(&server, "peerpost_connections").await;
+    eventually("both", async || (open().await == "2").then_some(())).await;
     let mut waiting = JoinSet::new();
     let addr = server.addr();
     waiting.spawn(async move { TestUser::register(addr, "bob").await });
     // The one that there is goes on.
     alice.send("alice", "x").await;
-    assert_eq!(open().await, "peerpost_connections 2");
+    assert_eq!(open().await, "2");
     assert!(waiting.try_join_next().is_none(), "a third was served");
     drop(silent);
     let bob =

@@ -208,6 +208,9 @@ async fn a_service_manager_passes_a_socket_and_is_told_of_ready_and_stopping() {
     let addr = lines[0].strip_prefix("peerpost listens on http://").expect("an address");
     let port = addr.parse::<SocketAddr>().expect("an address").port();
     serving.notes(&format!("{port}\n")).await;
+    // Asked to reload, it has no certificate to read again, and does not end as without a manager.
+    serving.signal("-HUP");
+    serving.notes("asked to reload").await;
     register(addr, patient(), "alice").await;
     let (outcome, stopping) = tokio::join!(serving.terminate(), told());
     assert_eq!(stopping, "STOPPING=1");

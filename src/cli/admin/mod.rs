@@ -8,6 +8,7 @@ mod audit;
 mod files;
 mod invites;
 mod limits;
+mod rebuild;
 mod stats;
 mod tokens;
 mod users;
@@ -41,6 +42,10 @@ pub(super) struct Args {
 /// Where the data and the server on it are.
 #[derive(Debug, clap::Args)]
 struct Place {
+    /// The server's file of settings, which says where its data folder is.
+    #[arg(id = "config", long, global = true, env = "PEERPOST_CONFIG", value_name = "FILE")]
+    _file: Option<PathBuf>,
+
     /// The server's data folder.
     #[arg(
         long,
@@ -62,6 +67,8 @@ enum Command {
     Files(files::Command),
     /// Show or set what a user may do: how fast they may send, how many subscriptions they may have.
     Limits(limits::Args),
+    /// Make the indexes again from the log, when they are damaged; while no server runs.
+    RebuildIndex(rebuild::Args),
     /// Show what a running server holds, and what is connected to it.
     Stats(stats::Args),
     /// Look at users, ban and unban them, delete them.
@@ -80,6 +87,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Command::Files(command) => files::run(&place.data_dir, command),
         Command::Limits(args) => limits::run(place, args).await,
+        Command::RebuildIndex(args) => rebuild::run(&place.data_dir, args),
         Command::Stats(args) => stats::run(place, args).await,
         Command::Users(args) => users::run(place, args).await,
         Command::Tokens(args) => tokens::run(place, args).await,

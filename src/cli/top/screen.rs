@@ -215,7 +215,7 @@ mod tests {
         }
         // Nothing is drawn over its neighbour.
         assert!(
-            rows.iter().any(|row| row.contains("waiting  ") && row.contains("connected")),
+            rows.iter().any(|row| row.contains("waiting  ") && row.contains("new  ")),
             "{text}"
         );
     }

@@ -69,6 +69,9 @@ pub fn check(data_dir: &Path) -> Result<CheckReport, OpenError> {
 pub fn check_file(database: &Path) -> Result<CheckReport, OpenError> {
     let mut connection = connection::open_untouched(database)?;
     connection::refuse_newer(&mut connection)?;
+    if let Some(migration) = connection::pending_migrations(&mut connection)?.first() {
+        return Err(OpenError::Older { migration: migration.clone() });
+    }
     let failed = |source| OpenError::Database { path: database.to_owned(), source };
     // One snapshot for all of it. It ends with the connection: a COMMIT after a damaged page fails.
     connection.batch_execute("BEGIN").map_err(failed)?;

@@ -48,7 +48,7 @@ pub(in crate::store) struct RequestKeys {
 }
 
 /// Enough that nobody guesses it.
-pub(super) const SALT_BYTES: usize = 16;
+pub(in crate::store) const SALT_BYTES: usize = 16;
 
 impl Placement {
     pub(in crate::store) fn of(message: &Message, request_key: Option<RequestKey>) -> Self {

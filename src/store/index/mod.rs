@@ -26,8 +26,9 @@ use diesel::prelude::*;
 use tracing::error;
 
 pub(super) use self::entry::{Entry, Filter, Placement};
-pub(super) use self::entry::{RequestKey, RequestKeys};
+pub(super) use self::entry::{RequestKey, RequestKeys, SALT_BYTES};
 use self::filter::RequestFilter;
+pub(super) use self::tables::salt;
 use self::tail::{Tail, View};
 pub(super) use self::writer::{IndexWriter, LoadError};
 use super::error::is_damage;

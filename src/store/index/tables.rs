@@ -8,7 +8,7 @@ use super::PageStart;
 use super::entry::{Entry, RequestKey, RequestKeys, SALT_BYTES};
 use super::packed;
 use crate::domain::{Sequence, UserId};
-use crate::store::error::unreadable;
+use crate::store::error::{unless_damaged, unreadable};
 use crate::store::inserts::{NewRequestKey, NewRun};
 use crate::store::schema::{index_state, mailbox_runs, request_keys};
 
@@ -24,6 +24,11 @@ pub(super) struct Marks {
     pub(super) merging_through: i64,
 }
 
+impl Marks {
+    /// They hold nothing.
+    const NONE: Self = Self { merged_through: 0, merging_through: 0 };
+}
+
 /// The marks, and what makes the request keys; minted at the first call. A state that is not what was
 /// written is an error: with a mark that is too far, messages would be missed where nothing shows it.
 pub(super) fn state(connection: &mut SqliteConnection) -> QueryResult<(Marks, RequestKeys)> {
@@ -35,16 +40,8 @@ pub(super) fn state(connection: &mut SqliteConnection) -> QueryResult<(Marks, Re
             (marks, salt)
         }
         None => {
-            let (marks, salt) = (Marks { merged_through: 0, merging_through: 0 }, mint_salt()?);
-            diesel::insert_into(index_state::table)
-                .values((
-                    index_state::id.eq(1),
-                    index_state::merged_through.eq(marks.merged_through),
-                    index_state::merging_through.eq(marks.merging_through),
-                    index_state::request_salt.eq(salt.as_slice()),
-                    index_state::checksum.eq(checksum(marks, &salt)),
-                ))
-                .execute(connection)?;
+            let (marks, salt) = (Marks::NONE, mint_salt()?);
+            insert_state(connection, marks, &salt)?;
             (marks, salt)
         }
     };
@@ -75,6 +72,39 @@ pub(super) fn stored_state(connection: &mut SqliteConnection) -> QueryResult<Opt
         return Err(unreadable("index_state"));
     }
     Ok(Some(StoredState { marks, salt, checksum: stored }))
+}
+
+/// What makes the request keys, if it is what was written.
+pub(in crate::store) fn salt(
+    connection: &mut SqliteConnection,
+) -> QueryResult<Option<[u8; SALT_BYTES]>> {
+    let state = unless_damaged(stored_state(connection))?.flatten();
+    Ok(state.map(|state| state.salt))
+}
+
+/// Says of new tables that they hold nothing, and what makes the request keys.
+pub(super) fn begin_with(
+    connection: &mut SqliteConnection,
+    salt: &[u8; SALT_BYTES],
+) -> QueryResult<()> {
+    insert_state(connection, Marks::NONE, salt)
+}
+
+fn insert_state(
+    connection: &mut SqliteConnection,
+    marks: Marks,
+    salt: &[u8; SALT_BYTES],
+) -> QueryResult<()> {
+    diesel::insert_into(index_state::table)
+        .values((
+            index_state::id.eq(1),
+            index_state::merged_through.eq(marks.merged_through),
+            index_state::merging_through.eq(marks.merging_through),
+            index_state::request_salt.eq(salt.as_slice()),
+            index_state::checksum.eq(checksum(marks, salt)),
+        ))
+        .execute(connection)?;
+    Ok(())
 }
 
 /// XXH3-64 over both marks (little endian) and the salt. This layout is part of the file format.

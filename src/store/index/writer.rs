@@ -8,7 +8,7 @@ use diesel::result::Error as DieselError;
 use thiserror::Error;
 use tracing::{error, info};
 
-use super::entry::{Entry, Placement, RequestKey};
+use super::entry::{Entry, Placement, RequestKey, SALT_BYTES};
 use super::filter::RequestFilter;
 use super::merge::{Cursor, Merge};
 use super::tables::{self, Marks};
@@ -77,13 +77,28 @@ impl IndexWriter {
         connection: &mut SqliteConnection,
         segment_rows: usize,
     ) -> Result<Self, LoadError> {
-        Self::load_with(connection, segment_rows, Arc::new(RequestFilter::new()))
+        Self::load_with(connection, segment_rows, Arc::new(RequestFilter::new()), |_| {})
+    }
+
+    /// [`load`](Self::load) for a database without indexes, whose request keys are to be made with this
+    /// salt, if there was one: `progress` is told the positions up to which they are made.
+    pub(in crate::store) fn rebuild(
+        connection: &mut SqliteConnection,
+        segment_rows: usize,
+        salt: Option<[u8; SALT_BYTES]>,
+        progress: impl FnMut(i64),
+    ) -> Result<Self, LoadError> {
+        if let Some(salt) = salt {
+            tables::begin_with(connection, &salt)?;
+        }
+        Self::load_with(connection, segment_rows, Arc::new(RequestFilter::new()), progress)
     }
 
     fn load_with(
         connection: &mut SqliteConnection,
         segment_rows: usize,
         filter: Arc<RequestFilter>,
+        progress: impl FnMut(i64),
     ) -> Result<Self, LoadError> {
         let (marks, keys) = tables::state(connection)?;
         let tail = Arc::new(RwLock::new(Tail::after(marks.merged_through, segment_rows)));
@@ -97,7 +112,7 @@ impl IndexWriter {
             pending_is_damaged: false,
             is_stuck: false,
         };
-        writer.read_back(connection, marks)?;
+        writer.read_back(connection, marks, progress)?;
         Ok(writer)
     }
 
@@ -107,7 +122,7 @@ impl IndexWriter {
         connection: &mut SqliteConnection,
     ) -> Result<(), LoadError> {
         let filter = Arc::clone(&self.index.filter);
-        let fresh = Self::load_with(connection, self.segment_rows, filter)?;
+        let fresh = Self::load_with(connection, self.segment_rows, filter, |_| {})?;
         let tail = std::mem::replace(&mut *fresh.index.tail_mut(), Tail::after(0, 0));
         *self.index.tail_mut() = tail;
         *self = Self { index: self.index.clone(), ..fresh };
@@ -280,6 +295,7 @@ impl IndexWriter {
         &mut self,
         connection: &mut SqliteConnection,
         marks: Marks,
+        progress: impl FnMut(i64),
     ) -> Result<(), LoadError> {
         pending::visit(connection, marks.merged_through, |position, placement| {
             self.push_back(position, placement, marks)
@@ -297,7 +313,7 @@ impl IndexWriter {
         if last > known {
             info!(rows = last - known, "reading the log to make its indexes");
             self.with_pending(connection, |it| pending::delete_after(it, known))?;
-            self.read_log_back(connection, marks)?;
+            self.read_log_back(connection, marks, progress)?;
         }
         self.merge_if_due();
         Ok(())
@@ -326,9 +342,11 @@ impl IndexWriter {
         &mut self,
         connection: &mut SqliteConnection,
         marks: Marks,
+        mut progress: impl FnMut(i64),
     ) -> Result<(), LoadError> {
         loop {
             let known = self.index.tail().last_position();
+            progress(known);
             // A merge that was cut off goes on with the segment that it had: another would leave runs
             // of both in the tables.
             let cut_off = usize::try_from(marks.merging_through - known).unwrap_or(0);

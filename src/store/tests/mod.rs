@@ -8,6 +8,7 @@ mod damage;
 mod groups;
 mod merging;
 mod opening;
+mod rebuilding;
 mod user_limits;
 
 use std::path::PathBuf;
