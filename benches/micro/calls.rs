@@ -17,7 +17,6 @@ use peerpost::proto;
 use peerpost::proto::messaging_service_server::MessagingServiceServer;
 use prost::Message;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use crate::codec::request;
@@ -55,12 +54,11 @@ pub(crate) fn without_a_socket(criterion: &mut Criterion) {
 }
 
 fn service(open: &OpenStore) -> Edged {
-    let authenticator = Authenticator::new(open.store.clone());
+    let authenticator = Authenticator::alone(open.store.clone());
     let messaging = Messaging::new(
         authenticator.clone(),
         Messenger::new(open.store.clone(), Hub::default()),
         BODY_BYTES_DEFAULT,
-        CancellationToken::new(),
     );
     Edge::new(messaging, authenticator, BODY_BYTES_DEFAULT)
 }

@@ -12,7 +12,7 @@ pub(crate) fn check(criterion: &mut Criterion) {
     let open = OpenStore::new();
     let (_, token) = open.user("alice");
     let text = token.reveal();
-    let authenticator = Authenticator::new(open.store.clone());
+    let authenticator = Authenticator::alone(open.store.clone());
     let mut group = criterion.benchmark_group("token");
     group.bench_function("parse and hash", |bencher| {
         bencher.iter(|| Token::parse(black_box(&text)).expect("a token").hash());

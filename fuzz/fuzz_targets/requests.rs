@@ -96,6 +96,7 @@ fn register(bytes: &[u8]) {
     let again = proto::RegisterRequest {
         username: name.to_string(),
         ip_address: address.map(|address| address.to_string()).unwrap_or_default(),
+        ..Default::default()
     };
     let again = from_bytes::register(&again.encode_to_vec()).expect("accepted before");
     assert_eq!((again.0.as_str(), again.1), (name.as_str(), address));

@@ -1,28 +1,46 @@
 //! Who calls: names and their tokens.
 
+mod access;
+mod accounts;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use quick_cache::sync::Cache;
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
-use crate::domain::{PeerAddress, Profile, Token, TokenHash, User, Username};
+use crate::domain::{
+    InviteHash, PeerAddress, Profile, Standing, Timestamp, Token, TokenHash, User, Username,
+};
 use crate::limiter::{Limiter, RateExceeded};
 use crate::metrics::{Counter, Kind, Page};
+use crate::store::accounts::tokens::TokenOwner;
 use crate::store::{Store, StoreError};
 
-/// The tokens whose owners are remembered: about 100 bytes each. The rest are looked up in the
-/// store. A token's owner never changes; unknown tokens are not remembered.
-const TOKENS_REMEMBERED_MAX: usize = 65_536;
+pub use self::access::{Access, Credential, Session};
+pub use self::accounts::{InviteRequest, IssuedToken, TokenRequest};
+
+/// Whom a server lets register a new name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RegistrationPolicy {
+    /// Everybody.
+    #[default]
+    Open,
+    /// Whoever has an invite.
+    Invite,
+    /// Nobody.
+    Closed,
+}
 
 /// Registers names and recognises tokens. Cloning gives another handle.
 #[derive(Clone)]
 pub struct Authenticator {
     store: Store,
-    owners: Arc<Cache<TokenHash, User>>,
+    access: Access,
     lookups: Arc<Lookups>,
     limiter: Limiter,
     is_open: bool,
+    registration: RegistrationPolicy,
 }
 
 /// How the owners of tokens were found.
@@ -41,6 +59,12 @@ pub enum AuthError {
     /// No user has the name under which somebody calls.
     #[error("no user {0} is registered")]
     NoSuchUser(Username),
+    /// The token was good, until this time.
+    #[error("the token has expired")]
+    ExpiredToken(Timestamp),
+    /// An operator does not let the user in.
+    #[error("{0} is banned")]
+    Banned(Username),
     /// The token is of another user than the one that the caller names.
     #[error("the token is not the one of {0}")]
     AnotherUser(Username),
@@ -62,10 +86,22 @@ pub struct Registration {
 }
 
 impl Authenticator {
-    /// Recognises callers against this store, by their tokens.
-    pub fn new(store: Store) -> Self {
-        let owners = Arc::new(Cache::new(TOKENS_REMEMBERED_MAX));
-        Self { store, owners, lookups: Arc::default(), limiter: Limiter::default(), is_open: false }
+    /// Recognises callers against this store, by their tokens. `access` hears of the store's commits.
+    pub fn new(store: Store, access: Access) -> Self {
+        let (is_open, registration) = (false, RegistrationPolicy::Open);
+        let (lookups, limiter) = (Arc::default(), Limiter::default());
+        Self { store, access, lookups, limiter, is_open, registration }
+    }
+
+    /// The same, with nobody to hear of tokens that are revoked: for a store in which none are.
+    pub fn alone(store: Store) -> Self {
+        Self::new(store, Access::new(CancellationToken::new()))
+    }
+
+    /// Lets these register new names.
+    #[must_use]
+    pub fn registering(self, registration: RegistrationPolicy) -> Self {
+        Self { registration, ..self }
     }
 
     /// Takes callers without a token for who they say they are, if `is_open`.
@@ -87,7 +123,7 @@ impl Authenticator {
 
     /// The user to whom the token belongs, if that is known without asking the store.
     pub fn remembered(&self, token: &Token) -> Option<User> {
-        let owner = self.owners.get(&token.hash())?;
+        let owner = self.access.by_token(token.hash())?;
         self.lookups.remembered.increment();
         Some(owner)
     }
@@ -106,30 +142,83 @@ impl Authenticator {
     /// The user to whom the token belongs.
     ///
     /// # Errors
-    /// [`AuthError::UnknownToken`] when it is nobody's.
+    /// [`AuthError`]: it is nobody's, it has expired, or they are banned.
     pub async fn authenticate(&self, token: &Token) -> Result<User, AuthError> {
-        if let Some(user) = self.remembered(token) {
-            return Ok(user);
+        match self.remembered(token) {
+            Some(user) => Ok(user),
+            None => Ok(self.look_up(token.hash()).await?.user),
         }
-        self.lookups.asked.increment();
-        let hash = token.hash();
-        let user = self.store.find_by_token(hash).await?.ok_or(AuthError::UnknownToken)?;
-        self.owners.insert(hash, user.clone());
-        Ok(user)
     }
 
-    /// The user of this name, if that is known without asking the store.
+    /// The owner of a token as the store knows them, to be remembered.
+    async fn look_up(&self, token: TokenHash) -> Result<TokenOwner, AuthError> {
+        self.lookups.asked.increment();
+        loop {
+            let endings = self.access.endings();
+            let owner = self.store.find_by_token(token).await?.ok_or(AuthError::UnknownToken)?;
+            if let Some(time) = owner.expire_time.filter(|time| *time <= Timestamp::now()) {
+                return Err(AuthError::ExpiredToken(time));
+            }
+            if owner.standing == Standing::Banned {
+                return Err(AuthError::Banned(owner.user.name));
+            }
+            // Somebody's access ended meanwhile, perhaps this one's: that is a commit, so that it is not
+            // again and again.
+            if self.access.remember_token((token, owner.expire_time), &owner.user, endings) {
+                return Ok(owner);
+            }
+        }
+    }
+
+    /// The user of this name, if they are known to be let in without asking the store.
     pub fn remembered_by_name(&self, name: &Username) -> Option<User> {
-        self.store.remembered_user(name)
+        self.access.by_name(name)
     }
 
     /// The user of this name.
     ///
     /// # Errors
-    /// [`AuthError::NoSuchUser`] when there is none.
+    /// [`AuthError::NoSuchUser`] when there is none; [`AuthError::Banned`].
     pub async fn by_name(&self, name: &Username) -> Result<User, AuthError> {
-        let user = self.store.find_user(name).await?;
-        user.ok_or_else(|| AuthError::NoSuchUser(name.clone()))
+        loop {
+            let endings = self.access.endings();
+            let account = self.store.account(name.clone()).await?.map(|(account, _)| account);
+            let account = account.filter(|it| it.standing != Standing::Deleted);
+            let account = account.ok_or_else(|| AuthError::NoSuchUser(name.clone()))?;
+            if account.standing == Standing::Banned {
+                return Err(AuthError::Banned(account.user.name));
+            }
+            if self.access.remember_name(&account.user, endings) {
+                return Ok(account.user);
+            }
+        }
+    }
+
+    /// A stream of a caller who was recognised by `credential` begins: it is to end with the session, and
+    /// when the credential expires.
+    ///
+    /// # Errors
+    /// [`AuthError`] when they are let in no more.
+    pub async fn open_session(
+        &self,
+        user: &User,
+        credential: Credential,
+    ) -> Result<(Session, Option<Timestamp>), AuthError> {
+        let session = self.access.open(user.id, credential);
+        // Only now, so that no end falls in between.
+        let expire_time = match credential {
+            Credential::Token(token) => match self.access.expiry(token) {
+                (true, expire_time) => expire_time,
+                (false, _) => self.look_up(token).await?.expire_time,
+            },
+            Credential::Name => {
+                if self.access.by_name(&user.name).is_none() {
+                    self.by_name(&user.name).await?;
+                }
+                None
+            }
+        };
+        Ok((session, expire_time))
     }
 
     /// [`register`](Self::register) for a caller from this address, within the rate of new names.
@@ -141,18 +230,19 @@ impl Authenticator {
         from: Option<IpAddr>,
         name: Username,
         address: PeerAddress,
+        invite: Option<InviteHash>,
         caller: Option<&User>,
     ) -> Result<Registration, AuthError> {
         let registering = match self.limiter.admit_registration(from) {
             Ok(registering) => Some(registering),
             // Only new names have a rate: what becomes of one that is there is another question.
-            Err(_) if self.by_name(&name).await.is_ok() => None,
+            Err(_) if self.store.find_user(&name).await?.is_some() => None,
             Err(exceeded) => {
                 self.limiter.registration_refused();
                 return Err(AuthError::RegistrationRate(exceeded));
             }
         };
-        let registered = self.register(name, address, caller).await;
+        let registered = self.register(name, address, invite, caller).await;
         let is_new = registered.as_ref().is_ok_and(|it| it.token.is_some());
         if let Some(registering) = registering.filter(|_| !is_new) {
             registering.give_back();
@@ -161,23 +251,28 @@ impl Authenticator {
     }
 
     /// Registers a name, or updates the address of the caller's own. Where it is open and nobody calls,
-    /// every name is the caller's own.
+    /// every name is the caller's own. An invite is of use only where it is needed.
     ///
     /// # Errors
-    /// [`StoreError::UsernameTaken`] when the name is not the caller's.
+    /// [`StoreError::UsernameTaken`] when the name is not the caller's; [`StoreError::Invite`] and
+    /// [`StoreError::RegistrationClosed`] for a new one.
     pub async fn register(
         &self,
         name: Username,
         address: PeerAddress,
+        invite: Option<InviteHash>,
         caller: Option<&User>,
     ) -> Result<Registration, AuthError> {
-        let token = Token::mint();
-        let id = caller.map(|user| user.id);
-        let mut registered = self.store.register(name.clone(), address, token.hash(), id).await;
+        let (token, new_names) = (Token::mint(), self.new_names(invite));
+        let (hash, id) = (token.hash(), caller.map(|user| user.id));
+        let register = |name: &Username, owner| {
+            self.store.register_if(new_names, name.clone(), address, hash, owner)
+        };
+        let mut registered = register(&name, id).await;
         if let (Err(StoreError::UsernameTaken(_)), true, None) = (&registered, self.is_open, caller)
         {
             let owner = Some(self.by_name(&name).await?.id);
-            registered = self.store.register(name, address, token.hash(), owner).await;
+            registered = register(&name, owner).await;
         }
         let registered = registered?;
         Ok(Registration { profile: registered.profile, token: registered.is_new.then_some(token) })

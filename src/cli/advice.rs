@@ -122,6 +122,22 @@ fn for_reason(reason: ErrorReason) -> Option<&'static str> {
             "the token is not one of this server's: is it another server, or was its data folder \
              replaced? `peerpost register NAME` takes a name here",
         ),
+        R::TokenExpired => Some(
+            "`peerpost token create` makes another while one is good; then only the server's operator can: \
+             `peerpost admin tokens create NAME`",
+        ),
+        R::UserBanned => {
+            Some("the server's operator can lift that: `peerpost admin users unban NAME`")
+        }
+        R::RegistrationClosed => {
+            Some("the server's operator lets nobody register; see `peerpost serve --registration`")
+        }
+        R::InviteInvalid => Some(
+            "`--invite` takes an invite; the server's operator makes them: `peerpost admin invites create`",
+        ),
+        R::TokenLimit => Some("`peerpost token list` shows them, `peerpost token revoke` ends one"),
+        R::TokenNotFound => Some("`peerpost token list` shows which there are"),
+        R::InviteNotFound => Some("`peerpost admin invites list` shows which there are"),
         R::UserMismatch => Some(
             "the token is another user's than the one that the call names; --as chooses the user",
         ),

@@ -92,6 +92,14 @@ impl Identities {
         self.folder.join(format!("{}.{EXTENSION}", name.key()))
     }
 
+    /// Removes the token of this name, if one is kept.
+    pub(super) fn forget(&self, name: &Username) -> io::Result<()> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes sure that a token for this name can be kept, before it is asked for: it is shown once.
     pub(super) fn prepare(&self, name: &Username) -> anyhow::Result<PendingToken> {
         let context = || format!("cannot keep a token in {}", self.folder.display());

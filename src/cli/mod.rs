@@ -10,6 +10,8 @@ mod chat;
 mod completions;
 mod config;
 mod connection;
+mod delete_user;
+mod duration;
 mod escape;
 mod follow;
 mod health;
@@ -30,6 +32,7 @@ mod since;
 mod start_advice;
 mod style;
 mod terminal;
+mod token;
 mod top;
 #[cfg(feature = "testing")]
 mod torture;
@@ -114,6 +117,10 @@ enum Command {
     Follow(follow::Args),
     /// List the registered users.
     Users(users::Args),
+    /// Make, list and revoke one's own tokens.
+    Token(token::Args),
+    /// Delete oneself at a server, for ever.
+    DeleteUser(delete_user::Args),
     /// Ask whether a server takes calls: exit code 0 if it does, else 1. For supervisors.
     #[command(after_help = health::EXAMPLES)]
     Health,
@@ -212,6 +219,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Command::Inbox(args) => inbox::run(&cli.connection, args).await,
             Command::Follow(args) => follow::run(&cli.connection, args).await,
             Command::Users(args) => users::run(&cli.connection, args).await,
+            Command::Token(args) => token::run(&cli.connection, args).await,
+            Command::DeleteUser(args) => delete_user::run(&cli.connection, args).await,
             Command::Health => health::run(&cli.connection).await,
             Command::Top(args) => top::run(args).await,
             Command::Admin(args) => admin::run(args).await,

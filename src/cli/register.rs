@@ -12,6 +12,7 @@ use crate::domain::Username;
 Examples:
   peerpost register alice
   peerpost register alice --ip-address 192.0.2.7:9000
+  peerpost register alice --invite pi_3PgNHMlVuvRcWkvbwDF2xw
 
 For a new name the server gives out a token, once. It is kept in the configuration folder, readable
 by this user alone. Registering a name of one's own again updates its address.")]
@@ -23,6 +24,10 @@ pub(super) struct Args {
     /// Where peers can reach this user, such as 192.0.2.7:9000 [default: as the server sees it].
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     ip_address: String,
+
+    /// An invite, for a server where a new name needs one; its operator gives them out.
+    #[arg(long, env = "PEERPOST_INVITE", value_name = "INVITE", hide_env_values = true)]
+    invite: Option<String>,
 }
 
 pub(super) async fn run(connection: &ConnectionArgs, args: &Args) -> anyhow::Result<()> {
@@ -38,8 +43,9 @@ pub(super) async fn run(connection: &ConnectionArgs, args: &Args) -> anyhow::Res
         Some(token) => client.with_token(token),
         None => client.clone(),
     };
+    let invite = args.invite.as_deref().unwrap_or_default();
     let (user, token) = caller
-        .register(args.name.as_str(), &args.ip_address)
+        .register_invited(args.name.as_str(), &args.ip_address, invite)
         .await
         .map_err(|error| explain(error, &identities, &args.name, own_token.is_some()))?;
     match token {

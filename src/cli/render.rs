@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::escape::{printable, printable_json};
 use super::style;
-use crate::client::{Body, Message, User};
+use crate::client::{Body, Message, TokenInfo, User};
 
 #[derive(Serialize)]
 struct MessageJson<'a> {
@@ -115,6 +115,41 @@ pub(super) fn user_json(user: &User) -> anyhow::Result<String> {
         online: user.online,
         last_seen_time: user.last_seen_time.map(rfc3339).transpose()?,
     })
+}
+
+#[derive(Serialize)]
+struct TokenJson<'a> {
+    token_id: &'a str,
+    display_name: &'a str,
+    create_time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire_time: Option<String>,
+    current: bool,
+}
+
+/// A token of one's own, for people or as JSON.
+pub(super) fn token(token: &TokenInfo, json: bool) -> anyhow::Result<String> {
+    let TokenInfo { token_id, display_name, create_time, expire_time, current, .. } = token;
+    if json {
+        return to_json(&TokenJson {
+            token_id,
+            display_name,
+            create_time: rfc3339(*create_time)?,
+            expire_time: expire_time.map(rfc3339).transpose()?,
+            current: *current,
+        });
+    }
+    let expires = expire_time.map(|time| format!("  until {}", short_time(time)));
+    Ok(format!(
+        "{}  {}{}{}  {}",
+        printable(token_id),
+        short_time(*create_time),
+        expires.unwrap_or_default(),
+        if *current { "  (this one)" } else { "" },
+        printable(display_name),
+    )
+    .trim_end()
+    .to_owned())
 }
 
 /// As one JSON object.

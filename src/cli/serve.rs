@@ -13,6 +13,7 @@ use super::LogFormat;
 use super::output;
 use super::serve_limits::LimitArgs;
 use super::signals::StopSignals;
+use crate::auth::RegistrationPolicy;
 use crate::domain::limits::BODY_BYTES_CEILING;
 use crate::server::{self, AllowedOrigin, Listen, Options, Reload, TlsFiles};
 use crate::version::VERSION_AND_COMMIT;
@@ -114,6 +115,17 @@ pub(super) struct Args {
     )]
     allow_origins: Vec<AllowedOrigin>,
 
+    /// Who may register a new name: everybody, whoever has an invite (see `peerpost admin invites`), or
+    /// nobody. Updating the address of one's own name is not touched by it.
+    #[arg(
+        long,
+        env = "PEERPOST_REGISTRATION",
+        value_name = "WHO",
+        value_enum,
+        default_value = "open"
+    )]
+    registration: WhoRegisters,
+
     /// Ask nobody for a token: callers are who they say they are. For a machine whose users trust each
     /// other: whoever reaches the server can read every mailbox and send as anybody.
     ///
@@ -167,6 +179,16 @@ const DRAIN_DEADLINE_MS_MAX: u64 = 60 * 60 * 1000;
 /// folder and its sockets.
 pub(super) fn check(args: &Args) -> anyhow::Result<()> {
     Ok(server::check(&options(args)?)?)
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum WhoRegisters {
+    /// Everybody.
+    Open,
+    /// Whoever has an invite.
+    Invite,
+    /// Nobody.
+    Closed,
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
@@ -255,6 +277,11 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     options.plaintext_beyond_loopback = args.plaintext_beyond_loopback;
     options.allow_origins.clone_from(&args.allow_origins);
     options.metrics_listen = args.metrics_listen;
+    options.registration = match args.registration {
+        WhoRegisters::Open => RegistrationPolicy::Open,
+        WhoRegisters::Invite => RegistrationPolicy::Invite,
+        WhoRegisters::Closed => RegistrationPolicy::Closed,
+    };
     options.upgrade_without_backup = args.upgrade_without_backup;
     options.open = args.open;
     options.open_beyond_loopback = args.open_beyond_loopback;

@@ -128,6 +128,19 @@ impl Client {
         username: &str,
         ip_address: &str,
     ) -> Result<(User, Option<Token>), Error> {
+        self.register_invited(username, ip_address, "").await
+    }
+
+    /// [`register`](Self::register) with an invite, where a new name needs one; empty for none.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `INVITE_INVALID` or `REGISTRATION_CLOSED`; those of `register`.
+    pub async fn register_invited(
+        &self,
+        username: &str,
+        ip_address: &str,
+        invite: &str,
+    ) -> Result<(User, Option<Token>), Error> {
         let repeat = match self.authorization {
             Some(_) => Repeat::WhenRetriable,
             None => Repeat::WhenNotSent,
@@ -135,6 +148,7 @@ impl Client {
         let request = proto::RegisterRequest {
             username: username.to_owned(),
             ip_address: ip_address.to_owned(),
+            invite: invite.to_owned(),
         };
         let response = self
             .call(repeat, request, |mut grpc, request| async move { grpc.register(request).await })
@@ -398,7 +412,7 @@ impl Client {
         Error::from_status(status, &self.server, self.options.call_deadline)
     }
 
-    async fn call<Req, Res, F>(
+    pub(super) async fn call<Req, Res, F>(
         &self,
         repeat: Repeat,
         message: Req,

@@ -39,6 +39,7 @@
 //! | read | [`Client::messages`], [`Client::history`] | a page, or all of them, in either direction |
 //! | follow | [`Client::follow`] | every entry after the start, once, in order, for as long as it takes |
 //! | say what was read | [`Client::acknowledge`] | only moves forward; [`Start::Acknowledged`] begins there |
+//! | have several tokens | [`Client::create_token`], [`Client::tokens`], [`Client::revoke_token`] | a revoked one is good no more when the call returns |
 //! | look around | [`Client::user`], [`Client::users`] | who is there, at which address, online or last seen when |
 //!
 //! A [`Client`] is a handle: clone it freely. Its calls share one connection, which is opened by
@@ -106,6 +107,7 @@
 //! [`Error::reason`] tells refusals apart in more detail: an [`ErrorReason`], whose comments say what
 //! [`Refusal::metadata`] holds.
 
+mod account;
 mod admin;
 mod backoff;
 mod calls;
@@ -122,6 +124,7 @@ mod tls;
 mod token;
 mod user;
 
+pub use account::TokenInfo;
 pub use admin::AdminClient;
 pub use calls::Client;
 pub use error::{Error, FieldViolation, Refusal};

@@ -65,3 +65,21 @@ pub const STREAM_SENDS_IN_WORK_MAX: usize = 1024;
 
 /// The bytes of bodies in work on one `SendMessages` stream at which it reads no further.
 pub const STREAM_SENDS_IN_WORK_BYTES_MAX: usize = 1024 * 1024;
+
+/// The most tokens of one user, expired ones included.
+pub const TOKENS_PER_USER_MAX: usize = 64;
+
+/// The most characters of a token's name.
+pub const TOKEN_NAME_CHARACTERS_MAX: usize = 64;
+
+/// The longest time for which a token or an invite with an expiry is given out: a hundred years.
+pub const TTL_MAX: Duration = Duration::from_hours(36_500 * 24);
+
+/// The most characters of an invite that a request names.
+pub const INVITE_CHARACTERS_MAX: usize = 64;
+
+/// The most registrations of one invite.
+pub const INVITE_USES_MAX: u32 = 1_000_000;
+
+/// The most characters of an operator's note: for what an invite is, why somebody is banned.
+pub const NOTE_CHARACTERS_MAX: usize = 256;

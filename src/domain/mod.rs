@@ -3,6 +3,7 @@
 //! Parsing happens once, at the edge; everything below receives these types. Nothing here knows
 //! tokio, tonic or diesel.
 
+mod access;
 mod address;
 mod content;
 mod cursor;
@@ -14,6 +15,7 @@ mod token;
 mod user;
 mod username;
 
+pub use access::{AccessId, AccessIdError, Invite, InviteError, InviteHash, Label, LabelError};
 pub use address::{PeerAddress, PeerAddressError};
 pub use content::{
     Body, BodyError, BodyKind, Content, ContentType, ContentTypeError, RequestId, RequestIdError,
@@ -23,5 +25,5 @@ pub use message::{Message, MessageId};
 pub use rate::{Rate, RateError, RateLimit, UserLimits};
 pub use time::Timestamp;
 pub use token::{Token, TokenError, TokenHash};
-pub use user::{Profile, User, UserId};
+pub use user::{Profile, Standing, User, UserId};
 pub use username::{Username, UsernameError, UsernamePrefix};

@@ -1,4 +1,4 @@
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment by the server's clock, in microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,26 @@ impl Timestamp {
     /// Microseconds since the Unix epoch.
     pub fn as_micros(self) -> i64 {
         self.0
+    }
+
+    /// How long it is until this time; `None` when it has come.
+    pub fn until_then(self) -> Option<Duration> {
+        let micros = self.0.saturating_sub(Self::now().0);
+        u64::try_from(micros).ok().filter(|micros| *micros > 0).map(Duration::from_micros)
+    }
+
+    /// This long after it; the last time there is, at most.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// As RFC 3339, to the second: `2026-01-31T12:34:56Z`.
+    pub fn to_rfc3339(self) -> String {
+        let (seconds, _) = self.as_seconds_and_nanos();
+        let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+        time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 
     /// Whole seconds since the Unix epoch, and the nanoseconds (0 to 999,999,999) after them.

@@ -60,6 +60,11 @@ impl Token {
 }
 
 impl TokenHash {
+    /// From the bytes that are stored.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The hash's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

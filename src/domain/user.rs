@@ -25,3 +25,14 @@ pub struct Profile {
     /// When a subscription of theirs last began or ended; `None` before the first.
     pub last_seen_time: Option<Timestamp>,
 }
+
+/// What a user may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Everything that is theirs to do.
+    Active,
+    /// Nothing, until an operator says otherwise. Others can write to them.
+    Banned,
+    /// Nothing any more: they are gone, and only the name stays taken.
+    Deleted,
+}

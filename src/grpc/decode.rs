@@ -7,13 +7,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::error::{CallError, FieldProblem};
+use crate::auth::TokenRequest;
 use crate::domain::limits::{
     EPOCH_CHARACTERS_MAX, HEARTBEAT_INTERVAL_DEFAULT, HEARTBEAT_INTERVAL_MAX,
-    HEARTBEAT_INTERVAL_MIN, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX,
+    HEARTBEAT_INTERVAL_MIN, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, TOKEN_NAME_CHARACTERS_MAX, TTL_MAX,
 };
 use crate::domain::{
-    Body, BodyError, Content, ContentType, Epoch, PeerAddress, RequestId, Sequence, Username,
-    UsernamePrefix,
+    AccessId, Body, BodyError, Content, ContentType, Epoch, Invite, InviteHash, Label, PeerAddress,
+    RequestId, Sequence, Timestamp, Username, UsernamePrefix,
 };
 use crate::messenger::{FollowRequest, FollowStart, Outgoing, PageRequest};
 use crate::proto;
@@ -46,18 +47,110 @@ impl Fields {
     }
 }
 
-/// A name to register, and the address if the request has one.
+/// A name to register, and the address and the invite if the request has them.
 pub(super) fn register(
     request: &proto::RegisterRequest,
-) -> Decoded<(Username, Option<PeerAddress>)> {
+) -> Decoded<(Username, Option<PeerAddress>, Option<InviteHash>)> {
     let mut fields = Fields::default();
     let name = fields.check("username", Username::parse(&request.username));
     let address = match request.ip_address.as_str() {
         "" => Some(None),
         text => fields.check("ip_address", PeerAddress::parse(text)).map(Some),
     };
-    fields.finish(name.zip(address))
+    let invite = match request.invite.as_str() {
+        "" => Some(None),
+        text => fields.check("invite", Invite::parse(text)).map(|it| Some(it.hash())),
+    };
+    let registered = name.zip(address).zip(invite);
+    fields.finish(registered.map(|((name, address), invite)| (name, address, invite)))
 }
+
+/// What a token is asked for.
+pub(super) fn create_token(request: &proto::CreateTokenRequest) -> Decoded<TokenRequest> {
+    use proto::create_token_request::Expiration;
+    let mut fields = Fields::default();
+    let name = Label::parse(&request.display_name, TOKEN_NAME_CHARACTERS_MAX);
+    let name = fields.check("display_name", name);
+    let expire_time = match &request.expiration {
+        None => Some(None),
+        Some(Expiration::ExpireTime(time)) => {
+            fields.check("expire_time", time_to_come(time)).map(Some)
+        }
+        Some(Expiration::Ttl(ttl)) => fields.check("ttl", after_ttl(ttl)).map(Some),
+    };
+    let wanted = name.zip(expire_time);
+    fields.finish(wanted.map(|(name, expire_time)| TokenRequest { name, expire_time }))
+}
+
+/// The size of a page of tokens or invites, and after which the page begins.
+pub(super) fn page_of_ids(asked: i32, page_token: &str) -> Decoded<(usize, Option<AccessId>)> {
+    let mut fields = Fields::default();
+    let page_size = page_size(&mut fields, asked);
+    let after = match page_token {
+        "" => Some(None),
+        text => {
+            let after = AccessId::parse(text).map_err(|_| FOREIGN);
+            fields.check("page_token", after).map(Some)
+        }
+    };
+    fields.finish(page_size.zip(after))
+}
+
+/// The id of a token or an invite.
+pub(super) fn id(field: &str, text: &str) -> Decoded<AccessId> {
+    AccessId::parse(text).map_err(|problem| CallError::invalid_field(field, problem.to_string()))
+}
+
+/// A line for people.
+pub(super) fn label(field: &str, text: &str, characters_max: usize) -> Decoded<Label> {
+    let label = Label::parse(text, characters_max);
+    label.map_err(|problem| CallError::invalid_field(field, problem.to_string()))
+}
+
+/// When what is good for so long expires.
+pub(super) fn ttl(ttl: Option<&prost_types::Duration>) -> Decoded<Option<Timestamp>> {
+    let time = ttl.map(after_ttl).transpose();
+    time.map_err(|problem| CallError::invalid_field("ttl", problem))
+}
+
+/// A time, any.
+pub(super) fn time(field: &str, time: &prost_types::Timestamp) -> Decoded<Timestamp> {
+    micros(time).ok_or_else(|| CallError::invalid_field(field, "is no time"))
+}
+
+/// The size of a page, of a request that has nothing else to check.
+pub(super) fn page_size_alone(asked: i32) -> Decoded<usize> {
+    let mut fields = Fields::default();
+    let page_size = page_size(&mut fields, asked);
+    fields.finish(page_size)
+}
+
+/// A time to come, within bounds.
+fn time_to_come(time: &prost_types::Timestamp) -> Result<Timestamp, &'static str> {
+    let now = Timestamp::now();
+    let time = micros(time).ok_or(NOT_TO_COME)?;
+    if time > now && time <= now.plus(TTL_MAX) { Ok(time) } else { Err(NOT_TO_COME) }
+}
+
+fn micros(time: &prost_types::Timestamp) -> Option<Timestamp> {
+    const MICROS_PER_SECOND: i64 = 1_000_000;
+    const NANOS_PER_MICRO: u32 = 1_000;
+    let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < NANOS_PER_SECOND)?;
+    let micros = time.seconds.checked_mul(MICROS_PER_SECOND)?;
+    micros.checked_add(i64::from(nanos / NANOS_PER_MICRO)).map(Timestamp::from_micros)
+}
+
+/// The time so long from now.
+fn after_ttl(ttl: &prost_types::Duration) -> Result<Timestamp, &'static str> {
+    const PROBLEM: &str = "must be more than zero, and 100 years at most";
+    let nanos = u32::try_from(ttl.nanos).ok().filter(|nanos| *nanos < NANOS_PER_SECOND);
+    let seconds = u64::try_from(ttl.seconds).ok();
+    let ttl = seconds.zip(nanos).map(|(seconds, nanos)| Duration::new(seconds, nanos));
+    let ttl = ttl.filter(|ttl| !ttl.is_zero() && *ttl <= TTL_MAX).ok_or(PROBLEM)?;
+    Ok(Timestamp::now().plus(ttl))
+}
+
+const NOT_TO_COME: &str = "must be a time to come, in 100 years at most";
 
 /// The two requests are the same, field by field.
 impl From<proto::SendMessagesRequest> for proto::SendMessageRequest {
@@ -180,9 +273,10 @@ pub(super) fn acknowledge(
     fields.finish(through.zip(epoch))
 }
 
-pub(super) fn get_user(request: &proto::GetUserRequest) -> Decoded<Username> {
+/// The user whom a request is about.
+pub(super) fn username(text: &str) -> Decoded<Username> {
     let mut fields = Fields::default();
-    let name = fields.check("username", Username::parse(&request.username));
+    let name = fields.check("username", Username::parse(text));
     fields.finish(name)
 }
 
@@ -198,6 +292,9 @@ pub(super) fn list_users(
     fields.finish(parts.map(|((prefix, after), page_size)| (prefix, after, page_size)))
 }
 
+/// What is wrong with a page token.
+const FOREIGN: &str = "is not a next_page_token of this list";
+
 /// The token of the page after the key `after`: opaque to callers.
 pub(super) fn encode_page_token(after: &str) -> String {
     URL_SAFE_NO_PAD.encode(after)
@@ -205,7 +302,6 @@ pub(super) fn encode_page_token(after: &str) -> String {
 
 /// The key in a page token; of a list with this prefix, unless the prefix is no good itself.
 fn page_token(text: &str, prefix: Option<&UsernamePrefix>) -> Result<String, &'static str> {
-    const FOREIGN: &str = "is not a next_page_token of this list";
     if text.is_empty() {
         return Ok(String::new());
     }

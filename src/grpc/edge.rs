@@ -105,6 +105,9 @@ where
             Method::Register => Claim::of_token(request.headers()),
             _ => Claim::of(request.headers()),
         };
+        if method.needs_credential() {
+            request.extensions_mut().insert(claim.credential());
+        }
         // Nearly every caller is remembered. Their call is on its way at once, and what waits for it
         // does not hold a request besides.
         if let Some(user) = claim.remembered(&parts.authenticator) {
@@ -140,7 +143,7 @@ impl<S: Clone> Parts<S> {
                 CallError::TokenMissing
                 | CallError::TokenMalformed
                 | CallError::NameMissing
-                | CallError::Auth(AuthError::UnknownToken),
+                | CallError::Auth(AuthError::UnknownToken | AuthError::ExpiredToken(_)),
             ) if method == Method::Register => Ok(None),
             caller => caller.map(Some),
         }

@@ -13,6 +13,8 @@ use crate::limiter::RateExceeded;
 use crate::messenger::{Cursor, MessengerError, Role};
 use crate::proto::{ERROR_DOMAIN, ErrorReason};
 use crate::store::StoreError;
+use crate::store::accounts::EndCause;
+use crate::store::accounts::invites::InviteProblem;
 
 /// When to try again after a refusal by a full queue: its contents are written in less.
 const RETRY_AFTER_OVERLOAD: Duration = Duration::from_millis(250);
@@ -46,6 +48,8 @@ pub(super) enum CallError {
     ShuttingDown,
     Auth(AuthError),
     Messenger(MessengerError),
+    /// The caller of a stream is let in no more.
+    Ended(EndCause),
 }
 
 /// A field and what is wrong with it, as a sentence without its subject.
@@ -187,6 +191,18 @@ impl Refusal {
                 ErrorReason::TokenUnknown,
                 "the token is not one of this server's",
             ),
+            CallError::Auth(AuthError::ExpiredToken(time)) => Self::new(
+                Code::Unauthenticated,
+                ErrorReason::TokenExpired,
+                format!("the token expired at {}", time.to_rfc3339()),
+            )
+            .with("expire_time", &time.to_rfc3339()),
+            CallError::Auth(AuthError::Banned(name)) => Self::new(
+                Code::PermissionDenied,
+                ErrorReason::UserBanned,
+                format!("{name} is banned from this server; its operator can lift that"),
+            )
+            .with("username", name),
             CallError::Auth(AuthError::AnotherUser(name)) => Self::new(
                 Code::PermissionDenied,
                 ErrorReason::UserMismatch,
@@ -216,6 +232,7 @@ impl Refusal {
             .retry_after(RETRY_AFTER_FAILURE),
             CallError::Messenger(error) => Self::of_messenger(error),
             CallError::Auth(AuthError::Store(error)) => Self::of_store(error),
+            CallError::Ended(cause) => Self::of_end(*cause),
         }
     }
 
@@ -273,6 +290,25 @@ impl Refusal {
         }
     }
 
+    fn of_end(cause: EndCause) -> Self {
+        match cause {
+            EndCause::Revoked => {
+                Self::new(Code::Unauthenticated, ErrorReason::TokenUnknown, "the token was revoked")
+            }
+            EndCause::Deleted => Self::new(
+                Code::Unauthenticated,
+                ErrorReason::TokenUnknown,
+                "the token's user was deleted",
+            ),
+            EndCause::Banned => Self::new(
+                Code::PermissionDenied,
+                ErrorReason::UserBanned,
+                "the token's user was banned from this server; its operator can lift that",
+            ),
+            EndCause::InDoubt => Self::of_store(&StoreError::Failing),
+        }
+    }
+
     fn no_such_user(field: &str, name: &Username) -> Self {
         let message = format!("{field}: no user {name} is registered");
         Self::new(Code::NotFound, ErrorReason::UserNotFound, message)
@@ -289,6 +325,41 @@ impl Refusal {
                 format!("username: {name} is registered; its own token can update its address"),
             )
             .with("username", &name),
+            StoreError::NoSuchUser(name) => Self::no_such_user("username", name),
+            StoreError::RegistrationClosed => Self::new(
+                Code::PermissionDenied,
+                ErrorReason::RegistrationClosed,
+                "username: nobody can register a new name on this server",
+            ),
+            StoreError::Invite(problem) => Self::new(
+                Code::PermissionDenied,
+                ErrorReason::InviteInvalid,
+                format!("invite: {problem}; its operator gives out invites"),
+            )
+            .with("problem", &problem_name(*problem)),
+            StoreError::TokenLimit { max } => Self::new(
+                Code::ResourceExhausted,
+                ErrorReason::TokenLimit,
+                format!(
+                    "there are {max} tokens already, the most that a user has; revoke one first"
+                ),
+            )
+            .with("limit", &"tokens_per_user")
+            .with("value", max),
+            StoreError::NoSuchToken(id) => Self::new(
+                Code::NotFound,
+                ErrorReason::TokenNotFound,
+                format!("token_id: there is no token {id}"),
+            )
+            .with("token_id", id)
+            .field("token_id", "names none of the user's tokens"),
+            StoreError::NoSuchInvite(id) => Self::new(
+                Code::NotFound,
+                ErrorReason::InviteNotFound,
+                format!("invite_id: there is no invite {id}"),
+            )
+            .with("invite_id", id)
+            .field("invite_id", "names no invite"),
             StoreError::RequestIdReused(request_id) => Self::new(
                 Code::AlreadyExists,
                 ErrorReason::RequestIdReused,
@@ -375,5 +446,15 @@ impl Refusal {
             details.set_retry_info(Some(delay));
         }
         Status::with_error_details(self.code, self.message, details)
+    }
+}
+
+/// As the contract names it.
+fn problem_name(problem: InviteProblem) -> &'static str {
+    match problem {
+        InviteProblem::Missing => "missing",
+        InviteProblem::Unknown => "unknown",
+        InviteProblem::UsedUp => "used_up",
+        InviteProblem::Expired => "expired",
     }
 }

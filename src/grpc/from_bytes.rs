@@ -8,12 +8,14 @@ use super::error::CallError;
 use super::{codec, decode};
 use crate::domain::{Epoch, PeerAddress, Sequence, Username, UsernamePrefix};
 use crate::messenger::{FollowRequest, Outgoing, PageRequest};
+use crate::proto::GetUserRequest;
 
 type Decoded<T> = Result<T, Status>;
 
-/// A request of `Register`.
+/// A request of `Register`, but for its invite, of which only a hash is kept.
 pub fn register(bytes: &[u8]) -> Decoded<(Username, Option<PeerAddress>)> {
-    from_bytes(bytes, |request| decode::register(&request))
+    let (name, address, _) = from_bytes(bytes, |request| decode::register(&request))?;
+    Ok((name, address))
 }
 
 /// A request of `SendMessage`.
@@ -38,7 +40,7 @@ pub fn acknowledge(bytes: &[u8]) -> Decoded<(Sequence, Option<Epoch>)> {
 
 /// A request of `GetUser`.
 pub fn get_user(bytes: &[u8]) -> Decoded<Username> {
-    from_bytes(bytes, |request| decode::get_user(&request))
+    from_bytes(bytes, |request: GetUserRequest| decode::username(&request.username))
 }
 
 /// A request of `ListUsers`: the prefix, the page token of what the page begins after, its size.

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::error::CallError;
-use crate::auth::{AuthError, Authenticator};
+use crate::auth::{AuthError, Authenticator, Credential};
 use crate::domain::{Token, User, Username};
 
 /// The scheme of RFC 6750, compared without regard to case (RFC 9110, section 11.1).
@@ -31,6 +31,14 @@ impl Claim {
         let claim = Self::of(headers);
         let name = claim.name.filter(|_| claim.token.is_ok());
         Self { token: claim.token, name }
+    }
+
+    /// By what the caller is known, once they are.
+    pub(super) fn credential(&self) -> Credential {
+        match &self.token {
+            Ok(token) => Credential::Token(token.hash()),
+            Err(_) => Credential::Name,
+        }
     }
 
     /// The caller, if that is known without asking the store and there is nothing to refuse.

@@ -9,13 +9,17 @@ pub(super) enum Method {
     Acknowledge,
     GetUser,
     ListUsers,
+    CreateToken,
+    ListTokens,
+    RevokeToken,
+    DeleteUser,
     /// None of the service's.
     Unknown,
 }
 
 impl Method {
     /// All, each at its index.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Register,
         Self::SendMessage,
         Self::SendMessages,
@@ -24,6 +28,10 @@ impl Method {
         Self::Acknowledge,
         Self::GetUser,
         Self::ListUsers,
+        Self::CreateToken,
+        Self::ListTokens,
+        Self::RevokeToken,
+        Self::DeleteUser,
         Self::Unknown,
     ];
 
@@ -38,6 +46,10 @@ impl Method {
             Some("Acknowledge") => Self::Acknowledge,
             Some("GetUser") => Self::GetUser,
             Some("ListUsers") => Self::ListUsers,
+            Some("CreateToken") => Self::CreateToken,
+            Some("ListTokens") => Self::ListTokens,
+            Some("RevokeToken") => Self::RevokeToken,
+            Some("DeleteUser") => Self::DeleteUser,
             _ => Self::Unknown,
         }
     }
@@ -53,6 +65,10 @@ impl Method {
             Self::Acknowledge => "peerpost.v1.MessagingService/Acknowledge",
             Self::GetUser => "peerpost.v1.MessagingService/GetUser",
             Self::ListUsers => "peerpost.v1.MessagingService/ListUsers",
+            Self::CreateToken => "peerpost.v1.MessagingService/CreateToken",
+            Self::ListTokens => "peerpost.v1.MessagingService/ListTokens",
+            Self::RevokeToken => "peerpost.v1.MessagingService/RevokeToken",
+            Self::DeleteUser => "peerpost.v1.MessagingService/DeleteUser",
             Self::Unknown => "_OTHER",
         }
     }
@@ -65,6 +81,11 @@ impl Method {
     /// Whether its requests carry a body.
     pub(super) fn is_send(self) -> bool {
         matches!(self, Self::SendMessage | Self::SendMessages)
+    }
+
+    /// Whether its handler looks at what the caller was recognised by, beside who they are.
+    pub(super) fn needs_credential(self) -> bool {
+        self.is_stream() || self == Self::ListTokens
     }
 
     /// Whether its answers are a stream.

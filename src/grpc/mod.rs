@@ -1,6 +1,7 @@
 //! The contract over the use cases: decode, call, encode. The one place that maps errors to
 //! statuses.
 
+mod accounts;
 pub mod admin;
 mod calls;
 mod codec;

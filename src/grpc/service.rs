@@ -2,15 +2,14 @@
 
 use std::net::IpAddr;
 
-use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::error::CallError;
 use super::sends::{self, Sends};
-use super::stream_end::StreamEnd;
+use super::stream_end::{Deadline, StreamEnd};
 use super::subscription::{self, Subscription};
-use super::{decode, encode};
-use crate::auth::Authenticator;
+use super::{accounts, decode, encode};
+use crate::auth::{Authenticator, Credential};
 use crate::domain::{PeerAddress, User};
 use crate::messenger::Messenger;
 use crate::proto;
@@ -22,20 +21,30 @@ pub struct Messaging {
     authenticator: Authenticator,
     messenger: Messenger,
     body_bytes_max: usize,
-    drain: CancellationToken,
 }
 
 impl Messaging {
-    /// A service that accepts bodies of at most `body_bytes_max` bytes, and ends its streams when
-    /// `drain` is cancelled.
-    pub fn new(
-        authenticator: Authenticator,
-        messenger: Messenger,
-        body_bytes_max: usize,
-        drain: CancellationToken,
-    ) -> Self {
-        Self { authenticator, messenger, body_bytes_max, drain }
+    /// A service that accepts bodies of at most `body_bytes_max` bytes.
+    pub fn new(authenticator: Authenticator, messenger: Messenger, body_bytes_max: usize) -> Self {
+        Self { authenticator, messenger, body_bytes_max }
     }
+
+    /// What ends the stream that this request begins.
+    async fn stream_end(
+        &self,
+        caller: &User,
+        extensions: &Extensions,
+    ) -> Result<StreamEnd, CallError> {
+        let deadline = extensions.get::<Deadline>().copied();
+        let opening = self.authenticator.open_session(caller, credential(extensions));
+        let (session, expire_time) = opening.await?;
+        Ok(StreamEnd::new(deadline, session, expire_time))
+    }
+}
+
+/// By what the caller was recognised, as the layer before this service says for the methods that ask.
+fn credential(extensions: &Extensions) -> Credential {
+    extensions.get::<Credential>().copied().unwrap_or(Credential::Name)
 }
 
 /// The caller, as the layer before this service recognised them.
@@ -61,12 +70,12 @@ impl MessagingService for Messaging {
     ) -> Result<Response<proto::RegisterResponse>, Status> {
         let caller = request.extensions().get::<User>();
         let from = request.extensions().get::<SeenAddress>().map(|seen| seen.0);
-        let (name, address) = decode::register(request.get_ref())?;
+        let (name, address, invite) = decode::register(request.get_ref())?;
         let address = match address {
             Some(address) => address,
             None => seen_address(from)?,
         };
-        let registering = self.authenticator.register_from(from, name, address, caller);
+        let registering = self.authenticator.register_from(from, name, address, invite, caller);
         let registration = registering.await.map_err(CallError::from)?;
         Ok(Response::new(proto::RegisterResponse {
             user: Some(encode::user(self.messenger.view(registration.profile))),
@@ -94,7 +103,7 @@ impl MessagingService for Messaging {
         request: Request<Streaming<proto::SendMessagesRequest>>,
     ) -> Result<Response<Sends>, Status> {
         let caller = caller(&request)?;
-        let end = StreamEnd::of(&request, &self.drain);
+        let end = self.stream_end(&caller, request.extensions()).await?;
         let (messenger, requests) = (self.messenger.clone(), request.into_inner());
         let responses = sends::stream(messenger, caller, requests, self.body_bytes_max, end);
         Ok(Response::new(responses))
@@ -123,7 +132,7 @@ impl MessagingService for Messaging {
         request: Request<proto::SubscribeRequest>,
     ) -> Result<Response<Subscription>, Status> {
         let caller = caller(&request)?;
-        let end = StreamEnd::of(&request, &self.drain);
+        let end = self.stream_end(&caller, request.extensions()).await?;
         let request = decode::subscribe(request.into_inner())?;
         let follow = self.messenger.follow(&caller, request).await.map_err(CallError::from)?;
         Ok(Response::new(subscription::stream(follow, caller.id, end)))
@@ -148,7 +157,7 @@ impl MessagingService for Messaging {
         request: Request<proto::GetUserRequest>,
     ) -> Result<Response<proto::GetUserResponse>, Status> {
         caller(&request)?;
-        let name = decode::get_user(request.get_ref())?;
+        let name = decode::username(&request.get_ref().username)?;
         let view = self.messenger.user(name).await.map_err(CallError::from)?;
         Ok(Response::new(proto::GetUserResponse { user: Some(encode::user(view)) }))
     }
@@ -167,5 +176,41 @@ impl MessagingService for Messaging {
                 .map(|after| decode::encode_page_token(&after))
                 .unwrap_or_default(),
         }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<proto::CreateTokenRequest>,
+    ) -> Result<Response<proto::CreateTokenResponse>, Status> {
+        let caller = caller(&request)?;
+        let response = accounts::create(&self.authenticator, caller, request.get_ref()).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<proto::ListTokensRequest>,
+    ) -> Result<Response<proto::ListTokensResponse>, Status> {
+        let caller = (caller(&request)?, credential(request.extensions()));
+        let response = accounts::list(&self.authenticator, caller, request.get_ref()).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<proto::RevokeTokenRequest>,
+    ) -> Result<Response<proto::RevokeTokenResponse>, Status> {
+        let caller = caller(&request)?;
+        let response = accounts::revoke(&self.authenticator, caller, request.get_ref()).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn delete_user(
+        &self,
+        request: Request<proto::DeleteUserRequest>,
+    ) -> Result<Response<proto::DeleteUserResponse>, Status> {
+        let caller = caller(&request)?;
+        let response = accounts::delete(&self.authenticator, caller, request.get_ref()).await?;
+        Ok(Response::new(response))
     }
 }

@@ -7,6 +7,7 @@ use tonic::Status;
 use super::encode;
 use super::error::CallError;
 use super::stream_end::StreamEnd;
+use crate::auth::Session;
 use crate::domain::UserId;
 use crate::messenger::Follow;
 use crate::proto::SubscribeResponse;
@@ -24,12 +25,13 @@ const EVENTS_AT_ONCE_MAX: usize = 64;
 /// that wait and hold the whole of this, so it has one place for a response, and none for an event.
 pub(super) fn stream(mut follow: Follow, owner: UserId, end: StreamEnd) -> Subscription {
     Box::pin(stream! {
+        let session = end.session();
         let end = end.reached();
         tokio::pin!(end);
         let mut at_once = 0;
         let mut has_ended = false;
         while !has_ended {
-            let next = next(&mut follow, owner, end.as_mut(), &mut at_once);
+            let next = next(&mut follow, owner, (end.as_mut(), &session), &mut at_once);
             yield next.await.inspect_err(|_| has_ended = true);
         }
     })
@@ -40,10 +42,12 @@ pub(super) fn stream(mut follow: Follow, owner: UserId, end: StreamEnd) -> Subsc
 async fn next(
     follow: &mut Follow,
     owner: UserId,
-    end: Pin<&mut impl Future<Output = CallError>>,
+    (end, session): (Pin<&mut impl Future<Output = CallError>>, &Session),
     at_once: &mut usize,
 ) -> Result<SubscribeResponse, Status> {
+    // But nothing goes to one who is let in no more.
     if *at_once > 0
+        && !session.has_ended()
         && let Some(event) = follow.at_hand()
     {
         *at_once -= 1;

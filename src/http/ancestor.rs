@@ -35,7 +35,7 @@ pub(super) async fn register<S: Inner>(gateway: Gateway<S>, request: Request<Bod
     let names = ["username", "ip_address"];
     let (caller, texts) = texts(request, gateway.body_bytes_max, names).await?;
     let [username, ip_address] = texts;
-    let request = RegisterRequest { username, ip_address };
+    let request = RegisterRequest { username, ip_address, ..Default::default() };
     let answer = unary(&gateway, "Register", caller, &request).await?;
     let token = RegisterResponse::decode(&*answer).map_err(|error| undecodable(&error))?.token;
     let said = match token.as_str() {

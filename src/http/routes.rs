@@ -40,7 +40,7 @@ pub(super) enum Does {
 use Does::{Call, Events, Explain, OpenApi, Read, Register, Send, Welcome};
 use Verb::{Get, Post};
 
-pub(super) const ROUTES: [Route; 13] = [
+pub(super) const ROUTES: [Route; 17] = [
     Route { verb: Get, path: "/", does: Welcome },
     Route { verb: Post, path: "/register", does: Register },
     Route { verb: Post, path: "/send_message", does: Send },
@@ -51,6 +51,10 @@ pub(super) const ROUTES: [Route; 13] = [
     Route { verb: Post, path: "/v1/messages", does: Call("SendMessage") },
     Route { verb: Get, path: "/v1/messages", does: Call("GetMessages") },
     Route { verb: Post, path: "/v1/messages:acknowledge", does: Call("Acknowledge") },
+    Route { verb: Post, path: "/v1/users:delete", does: Call("DeleteUser") },
+    Route { verb: Post, path: "/v1/tokens", does: Call("CreateToken") },
+    Route { verb: Get, path: "/v1/tokens", does: Call("ListTokens") },
+    Route { verb: Post, path: "/v1/tokens:revoke", does: Call("RevokeToken") },
     Route { verb: Get, path: "/v1/events", does: Events },
     Route { verb: Get, path: "/v1/openapi.json", does: OpenApi },
     Route { verb: Get, path: "/v1/problems/{reason}", does: Explain },

@@ -49,7 +49,7 @@ use self::monitor::{Monitor, Sources};
 use self::tls::Tls;
 pub use self::tls::{Reload, TlsError, TlsFiles};
 pub use self::workers::workers_default;
-use crate::auth::Authenticator;
+use crate::auth::{Access, Authenticator, RegistrationPolicy};
 use crate::domain::Message;
 use crate::domain::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT};
 use crate::grpc::admin::Administration;
@@ -60,6 +60,7 @@ use crate::limiter::Limiter;
 use crate::messenger::Messenger;
 use crate::proto;
 use crate::proto::messaging_service_server::MessagingServiceServer;
+use crate::store::accounts::AccessEnded;
 use crate::store::{self, CommitListener, OpenError, Store, StoreGuard};
 
 /// How a server is set up.
@@ -101,6 +102,8 @@ pub struct Options {
     pub metrics_listen: Option<SocketAddr>,
     /// The origins whose web pages may call it, beside its own. Default none.
     pub allow_origins: Vec<AllowedOrigin>,
+    /// Who may register a new name. Default everybody.
+    pub registration: RegistrationPolicy,
     /// Nobody needs a token: who calls is who they say they are, by the metadata `peerpost-user`. For a
     /// machine whose users trust each other; it has to listen on a loopback address. Default no.
     pub open: bool,
@@ -126,6 +129,7 @@ impl Options {
             upgrade_without_backup: false,
             metrics_listen: None,
             allow_origins: Vec::new(),
+            registration: RegistrationPolicy::Open,
             open: false,
             open_beyond_loopback: false,
         }
@@ -161,16 +165,24 @@ type Edged = Edge<MessagingServiceServer<Messaging>>;
 
 type Served = Front<Edged, Gateway<Edged>>;
 
-/// What happens on commit: the hub is told.
-struct Announcer(Hub);
+/// What happens on commit: the hub is told, and whoever decides who is let in.
+struct Announcer {
+    hub: Hub,
+    access: Access,
+}
 
 impl CommitListener for Announcer {
     fn committed(&self, messages: &[Arc<Message>]) {
-        self.0.publish(messages);
+        self.hub.publish(messages);
+    }
+
+    fn access_ended(&self, ended: &[AccessEnded]) {
+        self.access.ended(ended);
     }
 
     fn reset(&self) {
-        self.0.reread();
+        self.access.reset();
+        self.hub.reread();
     }
 }
 
@@ -181,15 +193,19 @@ impl CommitListener for Announcer {
 pub async fn bind(options: Options) -> Result<Server, StartError> {
     let tls = check_and_open_tls(&options)?;
     let (hub, limiter) = (Hub::default(), Limiter::new(options.limits.callers.clone()));
-    let (store, store_guard) = open_store(&options, hub.clone()).await?;
     let drain = CancellationToken::new();
+    let access = Access::new(drain.clone());
+    let announcer = Announcer { hub: hub.clone(), access: access.clone() };
+    let (store, store_guard) = open_store(&options, announcer).await?;
     let (availability, reported) = watch::channel(Availability::Serving);
     let bound = async {
-        let authenticator =
-            Authenticator::new(store.clone()).limited_by(limiter.clone()).open(options.open);
+        let authenticator = Authenticator::new(store.clone(), access)
+            .limited_by(limiter.clone())
+            .open(options.open)
+            .registering(options.registration);
         let messenger = Messenger::new(store.clone(), hub.clone()).limited_by(limiter.clone());
         messenger.load_user_limits().await.map_err(StartError::UserLimits)?;
-        let edge = edge(&options, messenger.clone(), &authenticator, &drain);
+        let edge = edge(&options, messenger.clone(), &authenticator);
         let calls = edge.metrics();
         let services = services(&options, edge, reported.clone(), &drain)?;
         let (listeners, addresses) = Listeners::bind(&options.listen)
@@ -205,8 +221,13 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         let holdings = connections.holdings();
         let open_connections = Arc::clone(&holdings);
         let connections_open = move || open_connections.connections_open();
-        let administration =
-            Administration::new(store.clone(), hub.clone(), messenger, connections_open);
+        let administration = Administration::new(
+            store.clone(),
+            hub.clone(),
+            authenticator.clone(),
+            messenger,
+            connections_open,
+        );
         let admin = AdminSocket::bind(&options, administration).await?;
         let sources = Sources {
             calls,
@@ -329,25 +350,22 @@ where
     Ok(())
 }
 
-async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), OpenError> {
+async fn open_store(
+    options: &Options,
+    announcer: Announcer,
+) -> Result<(Store, StoreGuard), OpenError> {
     let mut store_options = store::Options::new(&options.data_dir);
     store_options.merge_messages = options.merge_messages;
     store_options.write_queue_bytes = options.limits.write_queue_bytes;
     store_options.upgrade_without_backup = options.upgrade_without_backup;
     let opening =
-        tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(Announcer(hub))));
+        tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(announcer)));
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))
 }
 
 /// Messaging behind its [`Edge`].
-fn edge(
-    options: &Options,
-    messenger: Messenger,
-    authenticator: &Authenticator,
-    drain: &CancellationToken,
-) -> Edged {
-    let messaging =
-        Messaging::new(authenticator.clone(), messenger, options.body_bytes_max, drain.clone());
+fn edge(options: &Options, messenger: Messenger, authenticator: &Authenticator) -> Edged {
+    let messaging = Messaging::new(authenticator.clone(), messenger, options.body_bytes_max);
     Edge::new(messaging, authenticator.clone(), options.body_bytes_max)
 }
 

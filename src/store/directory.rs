@@ -1,23 +1,30 @@
-//! Users and tokens: who is who.
+//! Users: who is who, and what they may do.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use diesel::prelude::*;
 use diesel::result::Error as DieselError;
 use quick_cache::sync::Cache;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::schema::{tokens, users};
+use super::accounts::tokens;
+use super::schema::users;
 use crate::domain::{
-    PeerAddress, Profile, Sequence, Timestamp, TokenHash, User, UserId, Username, UsernamePrefix,
+    PeerAddress, Profile, Sequence, Standing, Timestamp, User, UserId, Username, UsernamePrefix,
 };
 
-/// Who is who, as remembered: a user's number and name never change, so nothing here grows old.
-/// Absence is not remembered.
+/// Who is who, as remembered: a user's number and name never change, so nothing here grows old, but that
+/// a user can go, and is found by their name no more. Absence is not remembered.
 #[derive(Clone)]
 pub(super) struct Directory {
     by_id: Arc<Cache<UserId, User>>,
     by_key: Arc<Cache<String, User>>,
+    /// The users who went since the store was opened: some 16 bytes each. Whoever was found by name
+    /// before that is looked for here before they are remembered, and before a message is theirs.
+    gone: Arc<RwLock<HashSet<UserId>>>,
+    /// Whom it finds it remembers.
+    keeps: bool,
 }
 
 /// The users that are remembered, by number and again by name: about 200 bytes each, as they come.
@@ -33,6 +40,16 @@ struct UserRow {
     ip_address: String,
     register_time_us: i64,
     last_seen_time_us: Option<i64>,
+    standing: i64,
+    standing_checksum: Option<i64>,
+}
+
+/// Who has a name.
+pub(super) enum Holder {
+    Nobody,
+    User(Profile),
+    /// Somebody who is gone: it stays theirs.
+    Gone(Username),
 }
 
 /// Comes after every character that a name can have.
@@ -43,7 +60,15 @@ impl Directory {
         Self {
             by_id: Arc::new(Cache::new(USERS_REMEMBERED_MAX)),
             by_key: Arc::new(Cache::new(USERS_REMEMBERED_MAX)),
+            gone: Arc::default(),
+            keeps: true,
         }
+    }
+
+    /// The same, remembering nobody else: for a transaction that has entered users, whose numbers are
+    /// given out again if it fails.
+    pub(super) fn keeping_none(&self) -> Self {
+        Self { keeps: false, ..self.clone() }
     }
 
     /// The user of this name, if remembered.
@@ -63,14 +88,32 @@ impl Directory {
         }
         let found = users::table
             .filter(users::name_key.eq(&key))
-            .select((users::id, users::name))
-            .first(connection)
+            .select((users::id, users::name, users::standing, users::standing_checksum))
+            .first::<(i64, String, i64, Option<i64>)>(connection)
             .optional()?;
-        let user = found.map(|row| user_of_key(row, &key)).transpose()?;
-        if let Some(user) = &user {
+        let Some((id, name, standing, checksum)) = found else { return Ok(None) };
+        let user = user_of_key((id, name), &key)?;
+        if standing_of(id, standing, checksum)? == Standing::Deleted {
+            return Ok(None);
+        }
+        // Held until they are remembered, so that who goes meanwhile is forgotten after that.
+        let gone = self.gone.read().unwrap_or_else(PoisonError::into_inner);
+        if self.keeps && !gone.contains(&user.id) {
             self.by_key.insert(key, user.clone());
         }
-        Ok(user)
+        Ok(Some(user))
+    }
+
+    /// Whether a user who was found by name has gone since.
+    pub(super) fn is_gone(&self, user: UserId) -> bool {
+        self.gone.read().unwrap_or_else(PoisonError::into_inner).contains(&user)
+    }
+
+    /// A user is gone, on disk: nobody finds them by their name from now on.
+    pub(super) fn forget(&self, user: &User) {
+        let mut gone = self.gone.write().unwrap_or_else(PoisonError::into_inner);
+        gone.insert(user.id);
+        self.by_key.remove(&user.name.key());
     }
 
     /// The user of this number.
@@ -88,14 +131,15 @@ impl Directory {
             .first(connection)
             .optional()?;
         let user = found.map(user).transpose()?;
-        if let Some(user) = &user {
+        if let Some(user) = user.as_ref().filter(|_| self.keeps) {
             self.by_id.insert(id, user.clone());
         }
         Ok(user)
     }
 }
 
-fn user((id, name): (i64, String)) -> QueryResult<User> {
+/// A user by what is stored of them.
+pub(super) fn user((id, name): (i64, String)) -> QueryResult<User> {
     let name = Username::parse(&name).map_err(|e| unreadable("users.name", &e))?;
     Ok(User { id: UserId(id), name })
 }
@@ -112,7 +156,7 @@ fn user_of_key(row: (i64, String), key: &str) -> QueryResult<User> {
 }
 
 /// A value that this code would not have written.
-fn unreadable(column: &str, error: &dyn std::error::Error) -> DieselError {
+pub(super) fn unreadable(column: &str, error: &dyn std::error::Error) -> DieselError {
     DieselError::DeserializationError(format!("{column} {error}").into())
 }
 
@@ -129,27 +173,61 @@ impl UserRow {
     }
 }
 
-/// The user to whom a token belongs.
-pub(super) fn by_token(
-    connection: &mut SqliteConnection,
-    token: &TokenHash,
-) -> QueryResult<Option<User>> {
-    let row = tokens::table
-        .inner_join(users::table.on(users::id.eq(tokens::user_id)))
-        .filter(tokens::hash.eq(token.as_bytes()))
-        .select((users::id, users::name, tokens::checksum))
-        .first::<(i64, String, Option<i64>)>(connection)
-        .optional()?;
-    let Some((id, name, stored)) = row else { return Ok(None) };
-    if stored.is_some_and(|stored| stored != token_checksum(token.as_bytes(), id)) {
-        return Err(DieselError::DeserializationError("tokens.user_id is another user's".into()));
+/// What a user may do, by the two columns that say so.
+pub(super) fn standing_of(id: i64, standing: i64, checksum: Option<i64>) -> QueryResult<Standing> {
+    let is_whole = match checksum {
+        None => standing == ACTIVE,
+        Some(checksum) => checksum == standing_checksum(id, standing),
+    };
+    match (standing, is_whole) {
+        (ACTIVE, true) => Ok(Standing::Active),
+        (BANNED, true) => Ok(Standing::Banned),
+        (DELETED, true) => Ok(Standing::Deleted),
+        _ => {
+            Err(DieselError::DeserializationError("users.standing is not what was written".into()))
+        }
     }
-    user((id, name)).map(Some)
 }
 
+/// As the table has them.
+const ACTIVE: i64 = 0;
+const BANNED: i64 = 1;
+const DELETED: i64 = 2;
+
 /// This layout is part of the file format.
-pub(super) fn token_checksum(hash: &[u8], user_id: i64) -> i64 {
-    xxh3_64_with_seed(hash, user_id.cast_unsigned()).cast_signed()
+fn standing_checksum(id: i64, standing: i64) -> i64 {
+    xxh3_64_with_seed(&standing.to_le_bytes(), id.cast_unsigned()).cast_signed()
+}
+
+/// Sets what a user may do from now on.
+pub(super) fn set_standing(
+    connection: &mut SqliteConnection,
+    user: UserId,
+    (standing, reason): (Standing, &str),
+    now: Timestamp,
+) -> QueryResult<()> {
+    let standing = match standing {
+        Standing::Active => ACTIVE,
+        Standing::Banned => BANNED,
+        Standing::Deleted => DELETED,
+    };
+    diesel::update(users::table.find(user.0))
+        .set((
+            users::standing.eq(standing),
+            users::standing_time_us.eq(now.as_micros()),
+            users::standing_reason.eq(reason),
+            users::standing_checksum.eq(standing_checksum(user.0, standing)),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Erases where a user who goes could be reached, and when they were last there.
+pub(super) fn erase(connection: &mut SqliteConnection, user: UserId) -> QueryResult<()> {
+    diesel::update(users::table.find(user.0))
+        .set((users::ip_address.eq(""), users::last_seen_time_us.eq(None::<i64>)))
+        .execute(connection)?;
+    Ok(())
 }
 
 /// The highest number that a user has: they are given out one by one, and none again.
@@ -159,10 +237,9 @@ pub(super) fn last_user(connection: &mut SqliteConnection) -> QueryResult<i64> {
     Ok(last.unwrap_or(0))
 }
 
-/// How many users and tokens there are.
-pub(super) fn counts(connection: &mut SqliteConnection) -> QueryResult<(i64, i64)> {
-    let users = users::table.count().get_result(connection)?;
-    Ok((users, tokens::table.count().get_result(connection)?))
+/// How many users there are; those who are gone do not count.
+pub(super) fn count(connection: &mut SqliteConnection) -> QueryResult<i64> {
+    users::table.filter(users::standing.ne(DELETED)).count().get_result(connection)
 }
 
 /// What is known of the user of this name.
@@ -170,15 +247,26 @@ pub(super) fn profile(
     connection: &mut SqliteConnection,
     name: &Username,
 ) -> QueryResult<Option<Profile>> {
+    Ok(match holder(connection, name)? {
+        Holder::User(profile) => Some(profile),
+        Holder::Nobody | Holder::Gone(_) => None,
+    })
+}
+
+/// Who has this name.
+pub(super) fn holder(connection: &mut SqliteConnection, name: &Username) -> QueryResult<Holder> {
     let key = name.key();
     let row = users::table
         .filter(users::name_key.eq(&key))
         .select(UserRow::as_select())
         .first(connection)
         .optional()?;
-    let Some(row) = row else { return Ok(None) };
-    user_of_key((row.id, row.name.clone()), &key)?;
-    row.into_profile().map(Some)
+    let Some(row) = row else { return Ok(Holder::Nobody) };
+    let user = user_of_key((row.id, row.name.clone()), &key)?;
+    match standing_of(row.id, row.standing, row.standing_checksum)? {
+        Standing::Deleted => Ok(Holder::Gone(user.name)),
+        Standing::Active | Standing::Banned => row.into_profile().map(Holder::User),
+    }
 }
 
 /// The users whose names begin with `prefix`, in order of their keys, after the key `after`.
@@ -188,8 +276,9 @@ pub(super) fn profiles(
     after: &str,
     limit: usize,
 ) -> QueryResult<Vec<Profile>> {
-    let end = format!("{}{AFTER_EVERY_NAME}", prefix.as_str());
-    let query = users::table.filter(users::name_key.lt(end)).into_boxed();
+    let end = end_of(prefix);
+    let there = users::table.filter(users::standing.ne(DELETED));
+    let query = there.filter(users::name_key.lt(end)).into_boxed();
     // One lower bound: with two of them SQLite may seek to the lower one, and scan from there.
     let query = if after < prefix.as_str() {
         query.filter(users::name_key.ge(prefix.as_str()))
@@ -205,6 +294,11 @@ pub(super) fn profiles(
         .collect()
 }
 
+/// Comes after every name that begins so.
+pub(super) fn end_of(prefix: &UsernamePrefix) -> String {
+    format!("{}{AFTER_EVERY_NAME}", prefix.as_str())
+}
+
 /// The sequence up to which a user acknowledged.
 pub(super) fn acknowledged_through(
     connection: &mut SqliteConnection,
@@ -215,12 +309,12 @@ pub(super) fn acknowledged_through(
     Sequence::parse(through).map_err(|e| unreadable("users.acknowledged_through", &e))
 }
 
-/// Enters a new user with their token.
+/// Enters a new user with their first token.
 pub(super) fn insert(
     connection: &mut SqliteConnection,
     name: &Username,
     address: &PeerAddress,
-    token: &TokenHash,
+    token: &tokens::NewToken,
     now: Timestamp,
 ) -> QueryResult<Profile> {
     let id: i64 = diesel::insert_into(users::table)
@@ -232,14 +326,7 @@ pub(super) fn insert(
         ))
         .returning(users::id)
         .get_result(connection)?;
-    diesel::insert_into(tokens::table)
-        .values((
-            tokens::hash.eq(token.as_bytes()),
-            tokens::user_id.eq(id),
-            tokens::create_time_us.eq(now.as_micros()),
-            tokens::checksum.eq(token_checksum(token.as_bytes(), id)),
-        ))
-        .execute(connection)?;
+    tokens::insert(connection, UserId(id), token, now)?;
     Ok(Profile {
         user: User { id: UserId(id), name: name.clone() },
         address: *address,
@@ -281,7 +368,9 @@ pub(super) fn set_last_seen(
 ) -> QueryResult<()> {
     let at = at.as_micros();
     let earlier = users::last_seen_time_us.is_null().or(users::last_seen_time_us.lt(at));
-    diesel::update(users::table.find(user.0).filter(earlier))
+    // Of one who is gone nothing is noted any more, such as that their last stream ended.
+    let there = users::table.find(user.0).filter(users::standing.ne(DELETED));
+    diesel::update(there.filter(earlier))
         .set(users::last_seen_time_us.eq(at))
         .execute(connection)?;
     Ok(())

@@ -5,9 +5,10 @@ use diesel::result::{ConnectionError, Error as DieselError};
 use thiserror::Error;
 use tracing::error;
 
+use super::accounts::invites::InviteProblem;
 use super::backup::BackupError;
 use super::index::LoadError;
-use crate::domain::{MailboxRange, RequestId, Sequence, UserId, Username};
+use crate::domain::{AccessId, MailboxRange, RequestId, Sequence, UserId, Username};
 
 /// Why the store did not do what it was asked. Nothing was stored, except where a variant says
 /// that this is unknown.
@@ -19,6 +20,27 @@ pub enum StoreError {
     /// Nobody has the name that a message is for.
     #[error("no user {0}")]
     NoSuchReceiver(Username),
+    /// There is no user of this name, or no more.
+    #[error("no user {0}")]
+    NoSuchUser(Username),
+    /// Nobody may register a new name here.
+    #[error("registration is closed")]
+    RegistrationClosed,
+    /// A new name needs an invite here, and this one is no good.
+    #[error(transparent)]
+    Invite(InviteProblem),
+    /// The user has as many tokens as they may.
+    #[error("there are {max} tokens already")]
+    TokenLimit {
+        /// How many.
+        max: usize,
+    },
+    /// The user has no token of this id.
+    #[error("no token {0}")]
+    NoSuchToken(AccessId),
+    /// There is no invite of this id.
+    #[error("no invite {0}")]
+    NoSuchInvite(AccessId),
     /// The sender used this key for another message.
     #[error("the request_id was used for another message")]
     RequestIdReused(RequestId),

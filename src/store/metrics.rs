@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::accounts::tokens;
 use super::error::failed;
 use super::folder::log_of;
 use super::readers::Readers;
@@ -86,7 +87,8 @@ impl Store {
         let database = self.0.database.clone();
         let (messages, _, _) = self.0.index.progress();
         let read = move |c: &mut _| {
-            let (users, tokens) = directory::counts(c).map_err(failed)?;
+            let users = directory::count(c).map_err(failed)?;
+            let tokens = tokens::count(c).map_err(failed)?;
             let sizes = Sizes::of(&database);
             let (database_bytes, wal_bytes) = (sizes.database, sizes.wal);
             Ok(StoreStats { users, tokens, messages, database_bytes, wal_bytes })

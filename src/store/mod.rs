@@ -3,6 +3,7 @@
 //! One thread writes, in groups that share a COMMIT; a pool of connections reads. The only place
 //! that knows diesel.
 
+pub mod accounts;
 mod admission;
 mod backup;
 mod check;
@@ -36,6 +37,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::accounts::tokens::NewToken;
+use self::accounts::{AccessEnded, NewNames};
 use self::directory::Directory;
 use self::error::failed;
 use self::folder::DataFolder;
@@ -61,7 +64,8 @@ pub use self::metrics::StoreStats;
 pub use self::pages::{Page, PageQuery};
 pub use self::rebuild::{RebuildProgress, RebuildSummary, rebuild_index};
 pub use self::writer::{
-    Draft, ImportedUser, Receiver, Registered, UserToImport, give_answers_on_this_thread,
+    Draft, ImportedUser, Receiver, Registered, Subject, UserToImport, Which,
+    give_answers_on_this_thread,
 };
 
 /// Reads are short; more of them at a time than cores and disk serve would only wait elsewhere.
@@ -132,6 +136,9 @@ impl Options {
 pub trait CommitListener: Send {
     /// These messages are on disk now; in the order of the log.
     fn committed(&self, messages: &[Arc<Message>]);
+
+    /// These are let in no more, as of a commit.
+    fn access_ended(&self, _ended: &[AccessEnded]) {}
 
     /// Something may be on disk that was never announced: read again.
     fn reset(&self);
@@ -267,10 +274,10 @@ impl Store {
         self.0.healthy.clone()
     }
 
-    /// Enters a name with its token, or updates the address of the caller's own name.
+    /// Enters a name with its first token, or updates the address of the caller's own name.
     ///
     /// # Errors
-    /// [`StoreError::UsernameTaken`] when the name is another's.
+    /// [`StoreError::UsernameTaken`] when the name is or was another's.
     pub async fn register(
         &self,
         name: Username,
@@ -278,7 +285,24 @@ impl Store {
         token: TokenHash,
         caller: Option<UserId>,
     ) -> Result<Registered, StoreError> {
-        self.0.writes.submit(Register { name, address, token, caller }).await?.answer().await
+        self.register_if(NewNames::All, name, address, token, caller).await
+    }
+
+    /// [`register`](Self::register) where new names may not be let in.
+    ///
+    /// # Errors
+    /// [`StoreError::RegistrationClosed`], [`StoreError::Invite`]; and those of `register`.
+    pub async fn register_if(
+        &self,
+        new_names: NewNames,
+        name: Username,
+        address: PeerAddress,
+        token: TokenHash,
+        caller: Option<UserId>,
+    ) -> Result<Registered, StoreError> {
+        let token = NewToken::first(token);
+        let write = Register { name, address, token, caller, new_names };
+        self.0.writes.submit(write).await?.answer().await
     }
 
     /// Queues a message. Messages are written in the order in which these calls return.
@@ -325,15 +349,6 @@ impl Store {
         }
         let (directory, name) = (self.0.directory.clone(), name.clone());
         self.0.readers.read(move |c| directory.by_name(c, &name).map_err(failed)).await
-    }
-
-    /// The user to whom a token belongs.
-    ///
-    /// # Errors
-    /// Only the storage's.
-    pub async fn find_by_token(&self, token: TokenHash) -> Result<Option<User>, StoreError> {
-        let by_token = move |c: &mut _| directory::by_token(c, &token).map_err(failed);
-        self.0.token_readers.read(by_token).await
     }
 
     /// What is known of the user of this name.

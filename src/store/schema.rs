@@ -18,6 +18,10 @@ diesel::table! {
         register_time_us -> BigInt,
         last_seen_time_us -> Nullable<BigInt>,
         acknowledged_through -> BigInt,
+        standing -> BigInt,
+        standing_time_us -> Nullable<BigInt>,
+        standing_reason -> Text,
+        standing_checksum -> Nullable<BigInt>,
     }
 }
 
@@ -27,6 +31,35 @@ diesel::table! {
         user_id -> BigInt,
         create_time_us -> BigInt,
         checksum -> Nullable<BigInt>,
+        token_id -> Nullable<Text>,
+        display_name -> Text,
+        expire_time_us -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    invites (hash) {
+        hash -> Binary,
+        invite_id -> Text,
+        note -> Text,
+        create_time_us -> BigInt,
+        expire_time_us -> Nullable<BigInt>,
+        uses_max -> BigInt,
+        uses -> BigInt,
+        checksum -> BigInt,
+    }
+}
+
+diesel::table! {
+    audit_log (by_operator, number) {
+        by_operator -> BigInt,
+        number -> BigInt,
+        time_us -> BigInt,
+        actor -> Text,
+        act -> Text,
+        subject -> Text,
+        details -> Text,
+        checksum -> BigInt,
     }
 }
 

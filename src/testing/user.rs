@@ -9,10 +9,11 @@ use super::{Subscription, after, requests, within_patience};
 use crate::client;
 use crate::proto::messaging_service_client::MessagingServiceClient;
 use crate::proto::{
-    AcknowledgeRequest, GetMessagesRequest, GetMessagesResponse, GetUserRequest, ListUsersRequest,
-    ListUsersResponse, Message, RegisterRequest, RegisterResponse, SendMessageRequest,
-    SendMessagesRequest, SubscribeRequest, User, message, send_messages_response,
-    subscribe_request,
+    AcknowledgeRequest, CreateTokenRequest, CreateTokenResponse, DeleteUserRequest,
+    GetMessagesRequest, GetMessagesResponse, GetUserRequest, ListTokensRequest, ListUsersRequest,
+    ListUsersResponse, Message, RegisterRequest, RegisterResponse, RevokeTokenRequest,
+    SendMessageRequest, SendMessagesRequest, SubscribeRequest, Token, User, message,
+    send_messages_response, subscribe_request,
 };
 
 /// A registered user and a connection to the server: the generated client with the token attached.
@@ -228,7 +229,11 @@ impl TestUser {
     ) -> Result<RegisterResponse, Status> {
         let (username, ip_address) = (username.to_owned(), ip_address.to_owned());
         let mut client = self.client();
-        let call = client.register(self.request(RegisterRequest { username, ip_address }));
+        let call = client.register(self.request(RegisterRequest {
+            username,
+            ip_address,
+            ..Default::default()
+        }));
         Ok(within_patience("Register", call).await?.into_inner())
     }
 
@@ -251,6 +256,56 @@ impl TestUser {
         let mut client = self.client();
         let call = client.list_users(self.request(request));
         Ok(within_patience("ListUsers", call).await?.into_inner())
+    }
+
+    /// The same user with another of their tokens.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// Makes one more token for the user, who is then seen with it, and what is listed of it.
+    ///
+    /// # Errors
+    /// The status with which the server refuses.
+    pub async fn create_token(&self, request: CreateTokenRequest) -> Result<(Self, Token), Status> {
+        let mut client = self.client();
+        let call = client.create_token(self.request(request));
+        let CreateTokenResponse { token, secret } =
+            within_patience("CreateToken", call).await?.into_inner();
+        Ok((self.with_token(&secret), token.expect("an answer always holds the token")))
+    }
+
+    /// The user's tokens, all on one page.
+    ///
+    /// # Errors
+    /// The status with which the server refuses.
+    pub async fn tokens(&self) -> Result<Vec<Token>, Status> {
+        let mut client = self.client();
+        let call = client.list_tokens(self.request(ListTokensRequest::default()));
+        Ok(within_patience("ListTokens", call).await?.into_inner().tokens)
+    }
+
+    /// Ends one of the user's tokens.
+    ///
+    /// # Errors
+    /// The status with which the server refuses.
+    pub async fn revoke_token(&self, token_id: &str) -> Result<(), Status> {
+        let mut client = self.client();
+        let request = RevokeTokenRequest { token_id: token_id.to_owned() };
+        within_patience("RevokeToken", client.revoke_token(self.request(request))).await?;
+        Ok(())
+    }
+
+    /// Deletes the user, whom `username` is to name.
+    ///
+    /// # Errors
+    /// The status with which the server refuses.
+    pub async fn delete(&self, username: &str) -> Result<(), Status> {
+        let mut client = self.client();
+        let request = DeleteUserRequest { username: username.to_owned() };
+        within_patience("DeleteUser", client.delete_user(self.request(request))).await?;
+        Ok(())
     }
 
     async fn subscribe_through(

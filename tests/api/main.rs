@@ -55,7 +55,7 @@ fn the_page_names_every_part_of_the_contract_with_its_comment() {
         assert!(made.contains(&call), "no call of {}", method.name());
     }
     for sentence in [
-        "A user may have 256 at a time; each receives everything.",
+        "A subscription shows the user as online. A user may have 256 at a time",
         "Above 1,000: 1,000. Not negative.",
         "| `USERNAME_TAKEN` | `ALREADY_EXISTS` |",
     ] {

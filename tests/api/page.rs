@@ -29,7 +29,7 @@ TOKEN=$(grpcurl -plaintext -d '{"username": "dora", "ip_address": "192.0.2.7:900
 "#;
 
 /// What the other RPCs are called with. One without a row fails the test that compares the page.
-const CALLS: [(&str, &str); 7] = [
+const CALLS: [(&str, &str); 11] = [
     (
         "SendMessage",
         r#"-d '{"to_user": "dora", "text": "a note to self", "request_id": "note-1"}'"#,
@@ -45,6 +45,16 @@ const CALLS: [(&str, &str); 7] = [
     ("Acknowledge", r#"-d '{"through_sequence": 3}'"#),
     ("GetUser", r#"-d '{"username": "dora"}'"#),
     ("ListUsers", r#"-d '{"prefix": "do", "page_size": 10}'"#),
+    ("CreateToken", r#"-d '{"display_name": "laptop", "ttl": "86400s"}'"#),
+    ("ListTokens", r#"-d '{"page_size": 10}'"#),
+    // The oldest is the one that these calls carry, so that the other one goes.
+    (
+        "RevokeToken",
+        r#"-d "{\"token_id\": \"$(grpcurl -plaintext -H "authorization: Bearer $TOKEN" \
+    127.0.0.1:50051 peerpost.v1.MessagingService/ListTokens \
+    | sed -n 's/.*"tokenId": "\(.*\)".*/\1/p' | tail -1)\"}""#,
+    ),
+    ("DeleteUser", r#"-d '{"username": "dora"}'"#),
 ];
 
 const SUBSCRIBE: &str = "Subscribe";

@@ -132,6 +132,34 @@ impl MessagingService for Refusing {
     ) -> Result<Response<proto::ListUsersResponse>> {
         nothing()
     }
+
+    async fn create_token(
+        &self,
+        _: Request<proto::CreateTokenRequest>,
+    ) -> Result<Response<proto::CreateTokenResponse>> {
+        nothing()
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<proto::ListTokensRequest>,
+    ) -> Result<Response<proto::ListTokensResponse>> {
+        nothing()
+    }
+
+    async fn revoke_token(
+        &self,
+        _: Request<proto::RevokeTokenRequest>,
+    ) -> Result<Response<proto::RevokeTokenResponse>> {
+        nothing()
+    }
+
+    async fn delete_user(
+        &self,
+        _: Request<proto::DeleteUserRequest>,
+    ) -> Result<Response<proto::DeleteUserResponse>> {
+        nothing()
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use peerpost::proto;
-use peerpost::testing::within_patience;
+use peerpost::proto::ErrorReason;
+use peerpost::testing::{refused, within_patience};
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_types::field_descriptor_proto::Type;
@@ -149,6 +150,22 @@ impl Rpc {
     ) -> Result<Bytes, Status> {
         let metadata = authorization.map(|value| ("authorization", value));
         self.call_with(channel, metadata.as_slice(), request).await
+    }
+
+    /// Asserts that a good request was let in, whatever it came to: there is no token that can be revoked
+    /// again and again.
+    #[track_caller]
+    pub(crate) fn let_in(&self, answer: Result<Bytes, Status>) {
+        match (self.name.as_str(), answer) {
+            (_, Ok(_)) => {}
+            ("RevokeToken", answer) => drop(refused(answer, ErrorReason::TokenNotFound)),
+            (name, Err(status)) => panic!("{name}: {status:?}"),
+        }
+    }
+
+    /// Whether its caller is there after it.
+    pub(crate) fn spares_its_caller(&self) -> bool {
+        self.name != "DeleteUser"
     }
 
     /// [`call`](Self::call) with any metadata.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use peerpost::auth::RegistrationPolicy;
 use peerpost::domain::Token;
 use peerpost::domain::limits::SUBSCRIPTIONS_PER_USER_DEFAULT;
 use peerpost::proto::{ErrorReason, GetMessagesRequest, send_messages_response};
@@ -12,6 +13,7 @@ use prost::Message as _;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
+use crate::accounts_support::{ban, expired, over_the_token_limit, register, registering};
 use crate::limits::{self, FULL_ADDRESS};
 use crate::support::{last_sequence, subscribe_from_now, with_id};
 use crate::{damage, faults, raw};
@@ -28,12 +30,17 @@ const NEED_A_FAULT: [(ErrorReason, fn()); 3] = [
 
 /// Reasons that no test here provokes. Readers are all busy for two seconds only under a load that
 /// depends on the machine: the store's own tests (`store/tests/admission.rs`) occupy them.
-const NOT_FROM_OUTSIDE: [ErrorReason; 1] = [ErrorReason::ReadQueueFull];
+/// The other is answered to operators alone, over the admin socket (`accounts_admin`).
+const NOT_FROM_OUTSIDE: [ErrorReason; 2] =
+    [ErrorReason::ReadQueueFull, ErrorReason::InviteNotFound];
+
+/// As ids of tokens are, and nobody's.
+const NO_TOKEN: &str = "0190a1b2-c3d4-7e5f-8a6b-0123456789ab";
 
 #[tokio::test]
 async fn every_reason_comes_with_what_the_contract_promises() {
     let all: Vec<_> = (1..1_000).filter_map(|n| ErrorReason::try_from(n).ok()).collect();
-    assert_eq!(all.len(), 21, "a new reason is named below");
+    assert_eq!(all.len(), 28, "a new reason is named below");
     for reason in all {
         if let Some(status) = provoke(reason).await {
             refused(Err::<(), _>(status), reason);
@@ -52,9 +59,27 @@ async fn provoke(reason: ErrorReason) -> Option<Status> {
     let server = TestServer::start().await;
     let alice = server.user("alice").await;
     let status = match reason {
-        R::Unspecified | R::WriteQueueFull | R::ReadQueueFull | R::DiskFull | R::StorageFailing => {
-            return None;
+        R::Unspecified
+        | R::WriteQueueFull
+        | R::ReadQueueFull
+        | R::DiskFull
+        | R::StorageFailing
+        | R::InviteNotFound => return None,
+        R::TokenExpired => expired(&alice).await.get_user("alice").await.expect_err("refused"),
+        R::UserBanned => {
+            ban(&server, "alice", "").await;
+            alice.get_user("alice").await.expect_err("refused")
         }
+        R::RegistrationClosed => {
+            let closed = registering(RegistrationPolicy::Closed).await;
+            register(&closed, "bob", "").await.expect_err("refused")
+        }
+        R::InviteInvalid => {
+            let by_invite = registering(RegistrationPolicy::Invite).await;
+            register(&by_invite, "bob", "").await.expect_err("refused")
+        }
+        R::TokenLimit => over_the_token_limit(&alice).await,
+        R::TokenNotFound => alice.revoke_token(NO_TOKEN).await.expect_err("refused"),
         R::InvalidField => alice.get_user("").await.expect_err("refused"),
         R::BodyTooLarge => {
             alice.try_send(data_to("alice", vec![0; 65_537])).await.expect_err("refused")

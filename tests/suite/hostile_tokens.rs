@@ -2,10 +2,11 @@
 //! user's. None reads or writes what is not its own.
 
 use bytes::Bytes;
-use peerpost::domain::Token;
+use peerpost::domain;
 use peerpost::proto::{
-    AcknowledgeResponse, ErrorReason, GetMessagesResponse, Message, SendMessageResponse,
-    SendMessagesResponse, SubscribeResponse, User, send_messages_response, subscribe_response,
+    AcknowledgeResponse, ErrorReason, GetMessagesResponse, ListTokensResponse, Message,
+    SendMessageResponse, SendMessagesResponse, SubscribeResponse, Token, User,
+    send_messages_response, subscribe_response,
 };
 use peerpost::testing::{TestServer, TestUser, refused};
 use prost::Message as _;
@@ -22,6 +23,7 @@ struct Seen {
     profile: User,
     mailbox: Vec<Message>,
     acknowledged: i64,
+    tokens: Vec<Token>,
 }
 
 async fn seen(user: &TestUser) -> Seen {
@@ -32,6 +34,7 @@ async fn seen(user: &TestUser) -> Seen {
         profile,
         mailbox: user.mailbox().await,
         acknowledged: user.acknowledge(0).await.expect("nothing changes"),
+        tokens: user.tokens().await.expect("the tokens"),
     }
 }
 
@@ -43,7 +46,7 @@ async fn no_call_gets_by_without_a_token_of_this_server() {
     server.user("bob").await;
     alice.send("bob", "one").await;
     let channel = Endpoint::from_shared(server.uri()).expect("a URI").connect_lazy();
-    let (whole, stranger) = (&alice.token, Token::mint().reveal());
+    let (whole, stranger) = (&alice.token, domain::Token::mint().reveal());
     let bytes = |bytes: &[u8]| Some(MetadataValue::try_from(bytes).expect("metadata"));
     let text = |text: String| bytes(text.as_bytes());
     let tokens: [(Option<MetadataValue<Ascii>>, ErrorReason); 9] = [
@@ -77,8 +80,10 @@ enum Others {
     Refused(ErrorReason),
     /// A sequence and messages, which are to be mallory's own.
     Own(fn(&[u8]) -> (i64, Vec<Message>)),
-    /// It says what all users may see.
+    /// It says what all users may see, or nothing of anybody's.
     Public,
+    /// Tokens, which are to be mallory's own.
+    Tokens,
     /// A message, which is to carry mallory's name.
     Sent(fn(&[u8]) -> Message),
 }
@@ -92,15 +97,21 @@ async fn another_users_token_reads_and_changes_nothing_of_ones_own() {
     bob.send("alice", "another").await;
     alice.acknowledge(1).await.expect("accepted");
     let channel = Endpoint::from_shared(server.uri()).expect("a URI").connect_lazy();
+    let token_id = alice.tokens().await.expect("the tokens")[0].token_id.clone();
     let token = mallory.request(()).metadata().get("authorization").cloned();
     let before = (seen(&alice).await, bob.mailbox().await.len());
     let mut sent = 0;
     for rpc in rpcs() {
         println!("{}", rpc.name);
-        let answer = rpc.call(&channel, token.clone(), of_alice(&rpc)).await;
+        let answer = rpc.call(&channel, token.clone(), of_alice(&rpc, &token_id)).await;
         match others(&rpc) {
             Others::Refused(reason) => drop(refused(answer, reason)),
             Others::Public => drop(answer.expect("accepted")),
+            Others::Tokens => {
+                let answer = ListTokensResponse::decode(answer.expect("accepted"));
+                let tokens = answer.expect("a response").tokens;
+                assert!(tokens.iter().all(|it| it.token_id != token_id), "{tokens:?}");
+            }
             Others::Own(read) => {
                 let (sequence, messages) = read(&answer.expect("accepted"));
                 assert!(sequence <= sent, "{sequence} of {sent}");
@@ -113,16 +124,19 @@ async fn another_users_token_reads_and_changes_nothing_of_ones_own() {
         }
     }
     assert_eq!(seen(&alice).await, before.0);
+    let own = mallory.tokens().await.expect("the tokens");
+    assert!(own.len() == 2 && own.iter().all(|it| it.token_id != token_id), "{own:?}");
     let received = bob.mailbox().await.split_off(before.1);
     assert_eq!(received.len(), 2);
     assert!(received.iter().all(|message| message.from_user == "mallory"));
 }
 
 /// A request that is good when alice makes it.
-fn of_alice(rpc: &Rpc) -> Bytes {
+fn of_alice(rpc: &Rpc, token_id: &str) -> Bytes {
     let mut said = good_request(&rpc.name);
     match rpc.name.as_str() {
         "Register" => said.push(("ip_address", Value::text("192.0.2.66"))),
+        "RevokeToken" => said = vec![("token_id", Value::text(token_id))],
         "Acknowledge" => said.push(("through_sequence", Value::Number(2))),
         _ => {}
     }
@@ -132,7 +146,11 @@ fn of_alice(rpc: &Rpc) -> Bytes {
 fn others(rpc: &Rpc) -> Others {
     match rpc.name.as_str() {
         "Register" => Others::Refused(ErrorReason::UsernameTaken),
-        "GetUser" | "ListUsers" => Others::Public,
+        // With the last it is mallory who has another token.
+        "GetUser" | "ListUsers" | "CreateToken" => Others::Public,
+        "ListTokens" => Others::Tokens,
+        "RevokeToken" => Others::Refused(ErrorReason::TokenNotFound),
+        "DeleteUser" => Others::Refused(ErrorReason::InvalidField),
         "SendMessage" => Others::Sent(|answer| {
             SendMessageResponse::decode(answer).expect("a response").message.expect("a message")
         }),

@@ -1,6 +1,7 @@
 //! Bad input over JSON: the same reasons as over gRPC, as `application/problem+json`.
 
 use http::{Method, StatusCode, header};
+use peerpost::auth::RegistrationPolicy;
 use peerpost::domain::Token;
 use peerpost::domain::limits::SUBSCRIPTIONS_PER_USER_DEFAULT;
 use peerpost::proto::ErrorReason;
@@ -9,6 +10,7 @@ use prost_types::field_descriptor_proto::Type;
 use serde_json::{Value, json};
 use tonic::Status;
 
+use crate::accounts_support::{ban, expired, over_the_token_limit, register, registering};
 use crate::contract::rpcs;
 use crate::http_support::{Web, assert_says_the_same};
 use crate::limits::{self, FULL_ADDRESS};
@@ -17,11 +19,12 @@ use crate::{damage, raw};
 
 /// Reasons that no request alone provokes; over gRPC they are provoked by faults (`errors.rs`), and
 /// what is made of a status is the same for all.
-const NEED_A_FAULT: [ErrorReason; 4] = [
+const NEED_A_FAULT: [ErrorReason; 5] = [
     ErrorReason::WriteQueueFull,
     ErrorReason::ReadQueueFull,
     ErrorReason::DiskFull,
     ErrorReason::StorageFailing,
+    ErrorReason::InviteNotFound,
 ];
 
 #[tokio::test]
@@ -51,9 +54,18 @@ async fn provoke(reason: ErrorReason) -> Option<(Value, Status)> {
     let alice = server.user("alice").await;
     let web = Web::of(server.addr(), &alice);
     Some(match reason {
-        R::Unspecified | R::WriteQueueFull | R::ReadQueueFull | R::DiskFull | R::StorageFailing => {
-            return None;
-        }
+        R::Unspecified
+        | R::WriteQueueFull
+        | R::ReadQueueFull
+        | R::DiskFull
+        | R::StorageFailing
+        | R::InviteNotFound => return None,
+        R::TokenExpired
+        | R::UserBanned
+        | R::RegistrationClosed
+        | R::InviteInvalid
+        | R::TokenLimit
+        | R::TokenNotFound => about_access(reason, &server, &alice).await,
         R::StoredDataDamaged => unreachable!("above"),
         R::InvalidField => (
             web.post("/v1/messages", &json!({"to_user": "no name", "request_id": " "}))
@@ -125,6 +137,50 @@ async fn provoke(reason: ErrorReason) -> Option<(Value, Status)> {
         R::ShuttingDown => shutting_down(&server, &web, &alice).await,
         R::DeadlineExceeded => deadline_exceeded(&server, web, &alice).await,
     })
+}
+
+/// What users and operators do about who is let in.
+async fn about_access(
+    reason: ErrorReason,
+    server: &TestServer,
+    alice: &TestUser,
+) -> (Value, Status) {
+    use ErrorReason as R;
+    let web = Web::of(server.addr(), alice);
+    match reason {
+        R::TokenExpired => {
+            let token = format!("Bearer {}", expired(alice).await.token);
+            with_headers(server, "authorization", &token).await
+        }
+        R::UserBanned => {
+            ban(server, "alice", "").await;
+            let token = format!("Bearer {}", alice.token);
+            with_headers(server, "authorization", &token).await
+        }
+        R::RegistrationClosed => refused_to_register(RegistrationPolicy::Closed).await,
+        R::InviteInvalid => refused_to_register(RegistrationPolicy::Invite).await,
+        R::TokenLimit => {
+            let status = over_the_token_limit(alice).await;
+            (web.post("/v1/tokens", &json!({})).await.problem(), status)
+        }
+        R::TokenNotFound => {
+            let id = "0190a1b2-c3d4-7e5f-8a6b-0123456789ab";
+            (
+                web.post("/v1/tokens:revoke", &json!({"token_id": id})).await.problem(),
+                alice.revoke_token(id).await.expect_err("refused"),
+            )
+        }
+        _ => unreachable!("{reason:?} is not about that"),
+    }
+}
+
+async fn refused_to_register(policy: RegistrationPolicy) -> (Value, Status) {
+    let server = registering(policy).await;
+    let web = Web::at(server.addr());
+    (
+        web.post("/v1/users", &json!({"username": "bob"})).await.problem(),
+        register(&server, "bob", "").await.expect_err("refused"),
+    )
 }
 
 /// At the end of a stream of events.
@@ -215,6 +271,10 @@ fn targets(rpc: &str) -> Option<(Method, &'static str)> {
         "Subscribe" => (Method::GET, "/v1/events"),
         "Acknowledge" => (Method::POST, "/v1/messages:acknowledge"),
         "ListUsers" => (Method::GET, "/v1/users"),
+        "CreateToken" => (Method::POST, "/v1/tokens"),
+        "ListTokens" => (Method::GET, "/v1/tokens"),
+        "RevokeToken" => (Method::POST, "/v1/tokens:revoke"),
+        "DeleteUser" => (Method::POST, "/v1/users:delete"),
         // Its one field is in the path, where everything is a text.
         // The stream of sends has no route.
         "GetUser" | "SendMessages" => return None,

@@ -15,6 +15,10 @@ mod support;
 mod victim;
 mod web;
 
+mod accounts;
+mod accounts_admin;
+mod accounts_races;
+mod accounts_support;
 mod acknowledge;
 mod admin_socket;
 mod auth;
@@ -74,6 +78,7 @@ mod open;
 mod presence;
 mod reflection_health;
 mod register;
+mod registration;
 mod restart;
 mod restored;
 mod send_message;

@@ -69,6 +69,7 @@ impl Service for Server {
         let request = RegisterRequest {
             username: NAMES[name].to_owned(),
             ip_address: format!("192.0.2.{address}"),
+            ..Default::default()
         };
         let somebody = self.user(caller.unwrap_or(REGISTERED_AT_THE_START[0])).clone();
         let request =

@@ -198,7 +198,7 @@ async fn register_with(
     ip_address: &str,
 ) -> Result<RegisterResponse, Status> {
     let (username, ip_address) = (username.to_owned(), ip_address.to_owned());
-    let mut request = Request::new(RegisterRequest { username, ip_address });
+    let mut request = Request::new(RegisterRequest { username, ip_address, ..Default::default() });
     if let Some(token) = token {
         let value = MetadataValue::try_from(format!("Bearer {token}")).expect("ASCII");
         request.metadata_mut().insert("authorization", value);

@@ -28,7 +28,6 @@ use tempfile::TempDir;
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 use tokio_stream::Stream;
-use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Status, Streaming};
 use tower::ServiceExt as _;
@@ -127,11 +126,11 @@ impl RealService {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut this = Self { folder, tokens: Vec::new(), open: Mutex::new(None) };
         let (store, _) = this.open_store();
-        let authenticator = Authenticator::new(store);
+        let authenticator = Authenticator::alone(store);
         for person in REGISTERED_AT_THE_START {
             let name = Username::parse(NAMES[person]).expect("a name");
             let address = PeerAddress::parse("192.0.2.1").expect("an address");
-            let registering = authenticator.register(name, address, None);
+            let registering = authenticator.register(name, address, None, None);
             let registration = outside_of_the_simulation(registering).expect("the name is free");
             this.tokens.push(registration.token.expect("a new name").reveal());
         }
@@ -158,10 +157,9 @@ impl SimulatedService for RealService {
 
     fn open(&self) -> Routes {
         let (store, hub) = self.open_store();
-        let authenticator = Authenticator::new(store.clone());
+        let authenticator = Authenticator::alone(store.clone());
         let messenger = Messenger::new(store, hub);
-        let drain = CancellationToken::new();
-        let messaging = Messaging::new(authenticator.clone(), messenger, BODY_BYTES_MAX, drain);
+        let messaging = Messaging::new(authenticator.clone(), messenger, BODY_BYTES_MAX);
         Routes::new(Edge::new(messaging, authenticator, BODY_BYTES_MAX))
     }
 
@@ -389,6 +387,34 @@ impl MessagingService for ModelService {
         &self,
         _: tonic::Request<proto::ListUsersRequest>,
     ) -> Answer<proto::ListUsersResponse> {
+        Err(not_called())
+    }
+
+    async fn create_token(
+        &self,
+        _: tonic::Request<proto::CreateTokenRequest>,
+    ) -> Answer<proto::CreateTokenResponse> {
+        Err(not_called())
+    }
+
+    async fn list_tokens(
+        &self,
+        _: tonic::Request<proto::ListTokensRequest>,
+    ) -> Answer<proto::ListTokensResponse> {
+        Err(not_called())
+    }
+
+    async fn revoke_token(
+        &self,
+        _: tonic::Request<proto::RevokeTokenRequest>,
+    ) -> Answer<proto::RevokeTokenResponse> {
+        Err(not_called())
+    }
+
+    async fn delete_user(
+        &self,
+        _: tonic::Request<proto::DeleteUserRequest>,
+    ) -> Answer<proto::DeleteUserResponse> {
         Err(not_called())
     }
 }

@@ -4,10 +4,14 @@
 //! One file for each group of commands. What needs a running server goes over its admin socket:
 //! [`Place::connect`], and a method of `AdminService` for each.
 
+mod audit;
 mod files;
+mod invites;
 mod limits;
 mod rebuild;
 mod stats;
+mod tokens;
+mod users;
 
 use std::path::PathBuf;
 
@@ -20,6 +24,10 @@ use crate::server::ADMIN_SOCKET_FILE;
 #[command(after_help = "\
 Examples:
   peerpost admin stats                                  what a running server holds
+  peerpost admin users ban mallory --reason junk        and her streams end at once
+  peerpost admin tokens create alice --revoke-others    for one who lost her token
+  peerpost admin invites create --uses 10 --ttl 7d
+  peerpost admin audit --since yesterday
   peerpost admin limits set alice --send-rate 100/s     how fast one user may send
   peerpost admin backup /var/backups/peerpost-1.db      a copy of a running server's data
   peerpost admin check                                  everything stored, held against what must be so
@@ -63,6 +71,15 @@ enum Command {
     RebuildIndex(rebuild::Args),
     /// Show what a running server holds, and what is connected to it.
     Stats(stats::Args),
+    /// Look at users, ban and unban them, delete them.
+    Users(users::Args),
+    /// List, make and revoke users' tokens: also for one who lost theirs.
+    Tokens(tokens::Args),
+    /// Make, list and revoke invites, with which new names can be registered.
+    #[command(alias = "invite")]
+    Invites(invites::Args),
+    /// List who did what to whose access.
+    Audit(audit::Args),
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
@@ -72,6 +89,10 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         Command::Limits(args) => limits::run(place, args).await,
         Command::RebuildIndex(args) => rebuild::run(&place.data_dir, args),
         Command::Stats(args) => stats::run(place, args).await,
+        Command::Users(args) => users::run(place, args).await,
+        Command::Tokens(args) => tokens::run(place, args).await,
+        Command::Invites(args) => invites::run(place, args).await,
+        Command::Audit(args) => audit::run(place, args).await,
     }
 }
 

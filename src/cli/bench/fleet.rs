@@ -108,7 +108,7 @@ impl Fleet {
                 let mut tokens = Vec::new();
                 for user in (worker..count).step_by(REGISTRATIONS_IN_FLIGHT) {
                     let username = name(&prefix, user);
-                    let request = RegisterRequest { username, ip_address: String::new() };
+                    let request = RegisterRequest { username, ..Default::default() };
                     let token = client.register(request).await?.into_inner().token;
                     if user < TOKENS_MAX {
                         tokens.push((user, bearer(&token)?));

@@ -198,6 +198,34 @@ impl MessagingService for Noop {
     ) -> tonic::Result<Response<proto::ListUsersResponse>> {
         Ok(Response::new(proto::ListUsersResponse::default()))
     }
+
+    async fn create_token(
+        &self,
+        _request: Request<proto::CreateTokenRequest>,
+    ) -> tonic::Result<Response<proto::CreateTokenResponse>> {
+        Ok(Response::new(proto::CreateTokenResponse::default()))
+    }
+
+    async fn list_tokens(
+        &self,
+        _request: Request<proto::ListTokensRequest>,
+    ) -> tonic::Result<Response<proto::ListTokensResponse>> {
+        Ok(Response::new(proto::ListTokensResponse::default()))
+    }
+
+    async fn revoke_token(
+        &self,
+        _request: Request<proto::RevokeTokenRequest>,
+    ) -> tonic::Result<Response<proto::RevokeTokenResponse>> {
+        Ok(Response::new(proto::RevokeTokenResponse::default()))
+    }
+
+    async fn delete_user(
+        &self,
+        _request: Request<proto::DeleteUserRequest>,
+    ) -> tonic::Result<Response<proto::DeleteUserResponse>> {
+        Ok(Response::new(proto::DeleteUserResponse::default()))
+    }
 }
 
 fn unstreamed(request: proto::SendMessagesRequest) -> proto::SendMessageRequest {

@@ -1,7 +1,8 @@
 //! Holds `docs/CONFIGURATION.md` to the settings: the page is made from them, here, and the test fails
-//! when it is not what they give. `PEERPOST_WRITE_DOCS=1 cargo test --lib --features otel
-//! config::reference` makes it anew.
+//! when it is not what they give. `PEERPOST_WRITE_DOCS=1 cargo test --lib config::reference` makes it
+//! anew.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -14,7 +15,7 @@ const WRITE_VARIABLE: &str = "PEERPOST_WRITE_DOCS";
 const INTRODUCTION: &str = "\
 # Configuration
 
-<!-- Made from the definitions of the flags by `PEERPOST_WRITE_DOCS=1 cargo test --lib --features otel config::reference`. Not edited by hand. -->
+<!-- Made from the definitions of the flags by `PEERPOST_WRITE_DOCS=1 cargo test --lib config::reference`. Not edited by hand. -->
 
 Every setting of `peerpost serve` is a flag, a variable of the environment, and a key of one TOML file. The
 environment goes before the file, and flags before both:
@@ -57,46 +58,39 @@ another file.
 ## Settings
 ";
 
-/// Stands in the sections of settings that only some builds have.
-const OTEL_ONLY: &str = "- Only in builds with the feature `otel`\n";
-
-/// How a section begins.
-const SECTION: &str = "\n### ";
-
 fn page() -> String {
-    let sections = Setting::all().iter().map(section).collect::<String>();
-    format!("{INTRODUCTION}{sections}")
-}
-
-fn section(setting: &Setting) -> String {
-    let (key, variable, name) = (setting.key(), setting.variable(), setting.value_name());
-    let possible = setting.possible_values();
-    let (flag, kind) = match setting.kind() {
-        Kind::Switch => (format!("--{key}[=true|false]"), "true or false".to_owned()),
-        Kind::WholeNumber => (format!("--{key} {name}"), "a whole number".to_owned()),
-        Kind::Number => (format!("--{key} {name}"), "a number".to_owned()),
-        Kind::Text | Kind::TextOrNumber if possible.is_empty() => {
-            (format!("--{key} {name}"), "a text".to_owned())
-        }
-        Kind::Text | Kind::TextOrNumber => {
-            (format!("--{key} {name}"), format!("`{}`", possible.join("` or `")))
-        }
-    };
-    let kind = if setting.is_list() { format!("a list, each of it {kind}") } else { kind };
-    let (help, default) = (setting.help(), example::default(setting));
-    let only = if key.starts_with("otlp-") { OTEL_ONLY } else { "" };
-    format!(
-        "{SECTION}`{key}`\n\n{help}\n\n- Flag: `{flag}`\n- Environment: `{variable}`\n- Value: {kind}\n- \
-         Default: {default}\n{only}"
-    )
-}
-
-/// The page as this build would make it: without the sections of settings that it does not have.
-fn of_this_build(page: &str) -> String {
-    let mut sections = page.split(SECTION);
-    let introduction = sections.next().unwrap_or_default().to_owned();
-    let is_here = |section: &&str| cfg!(feature = "otel") || !section.contains(OTEL_ONLY);
-    sections.filter(is_here).fold(introduction, |page, section| page + SECTION + section)
+    let mut page = INTRODUCTION.to_owned();
+    for setting in Setting::all() {
+        let (key, variable) = (setting.key(), setting.variable());
+        let (flag, kind) = match setting.kind() {
+            Kind::Switch => (format!("--{key}[=true|false]"), "true or false".to_owned()),
+            Kind::WholeNumber => {
+                (format!("--{key} {}", setting.value_name()), "a whole number".into())
+            }
+            Kind::Number => (format!("--{key} {}", setting.value_name()), "a number".into()),
+            Kind::Text | Kind::TextOrNumber => {
+                let possible = setting.possible_values();
+                let kind = match possible.as_slice() {
+                    [] => "a text".to_owned(),
+                    words => words
+                        .iter()
+                        .map(|word| format!("`{word}`"))
+                        .collect::<Vec<_>>()
+                        .join(" or "),
+                };
+                (format!("--{key} {}", setting.value_name()), kind)
+            }
+        };
+        let kind = if setting.is_list() { format!("a list, each of it {kind}") } else { kind };
+        let _ = write!(
+            page,
+            "\n### `{key}`\n\n{}\n\n- Flag: `{flag}`\n- Environment: `{variable}`\n- Value: {kind}\n- \
+             Default: {}\n",
+            setting.help(),
+            example::default(&setting),
+        );
+    }
+    page
 }
 
 #[test]
@@ -104,15 +98,14 @@ fn the_page_says_what_the_settings_are() {
     let made = page();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md");
     if std::env::var_os(WRITE_VARIABLE).is_some() {
-        assert!(cfg!(feature = "otel"), "the page has all settings: add `--features otel`");
         fs::write(&path, &made).expect("the page can be written");
     }
-    let kept = of_this_build(&fs::read_to_string(&path).unwrap_or_default());
+    let kept = fs::read_to_string(&path).unwrap_or_default();
     let differs = made.lines().zip(kept.lines()).find(|(made, kept)| made != kept);
     assert!(
         made == kept,
         "docs/CONFIGURATION.md is not what the settings give; `{WRITE_VARIABLE}=1 cargo test --lib \
-         --features otel config::reference` makes it anew. First difference (made, kept): {differs:#?}"
+         config::reference` makes it anew. First difference (made, kept): {differs:#?}"
     );
 }
 
@@ -127,9 +120,7 @@ fn every_setting_has_a_name_everywhere_a_default_and_bounds() {
     assert!(settings.len() > 10, "{}", settings.len());
     for setting in &settings {
         let (key, variable, help) = (setting.key(), setting.variable(), setting.help());
-        // The other is what OpenTelemetry calls it everywhere.
-        let is_ours = variable.starts_with("PEERPOST_") || variable.starts_with("OTEL_");
-        assert!(is_ours, "{key}: {variable}");
+        assert!(variable.starts_with("PEERPOST_"), "{key}: {variable}");
         assert!(help.len() > 10, "{key} is not described");
         if matches!(setting.kind(), Kind::WholeNumber | Kind::Number) {
             assert!(tells_bounds(&help), "the help of {key} names no bounds: {help}");

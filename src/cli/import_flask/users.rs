@@ -147,10 +147,10 @@ impl<'a> Users<'a> {
         };
         let holder = self.store.find_user(name).await?;
         let is_proven = match (&holder, &owner) {
-            (Some(holder), Some(owner)) => holder.id == owner.id,
+            (Some(holder), Some(owner)) => holder.id == owner.user.id,
             (None, Some(owner)) => {
                 let path = self.identities.path(name);
-                bail!("{} holds the token of {}", path.display(), owner.name)
+                bail!("{} holds the token of {}", path.display(), owner.user.name)
             }
             (_, None) => false,
         };

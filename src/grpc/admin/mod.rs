@@ -4,8 +4,12 @@
 //! service's own impl, below, names them. To add an RPC: `proto/peerpost/admin/v1/admin.proto`, a method
 //! in its group's file, a line here, and a command in `src/cli/admin/`.
 
+mod accounts;
+mod audit;
+mod invites;
 mod limits;
 mod stats;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -13,6 +17,7 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::error::CallError;
+use crate::auth::Authenticator;
 use crate::domain::Timestamp;
 use crate::domain::limits::{CALL_DEADLINE, REQUEST_BYTES_MAX};
 use crate::hub::Hub;
@@ -20,6 +25,7 @@ use crate::messenger::Messenger;
 use crate::proto::admin as proto;
 use crate::proto::admin::admin_service_server::{self, AdminServiceServer};
 use crate::store::Store;
+use crate::store::accounts::audit::Actor;
 
 /// The service, as the admin socket serves it.
 pub type AdminService = AdminServiceServer<Administration>;
@@ -31,11 +37,24 @@ pub struct Operator {
     pub uid: u32,
 }
 
+impl From<Operator> for Actor {
+    fn from(Operator { uid }: Operator) -> Self {
+        Self::Operator { uid }
+    }
+}
+
+/// Who makes this call.
+fn operator<T>(request: &Request<T>) -> Result<Operator, Status> {
+    let operator = request.extensions().get::<Operator>().copied();
+    operator.ok_or_else(|| Status::permission_denied("it is not known who calls"))
+}
+
 /// What an operator can do. Cloning gives another handle.
 #[derive(Clone)]
 pub struct Administration {
     store: Store,
     hub: Hub,
+    authenticator: Authenticator,
     messenger: Messenger,
     connections_open: Arc<dyn Fn() -> usize + Send + Sync>,
     start_time: Timestamp,
@@ -46,11 +65,12 @@ impl Administration {
     pub fn new(
         store: Store,
         hub: Hub,
+        authenticator: Authenticator,
         messenger: Messenger,
         connections_open: impl Fn() -> usize + Send + Sync + 'static,
     ) -> Self {
-        let connections_open = Arc::new(connections_open);
-        Self { store, hub, messenger, connections_open, start_time: Timestamp::now() }
+        let (connections_open, start_time) = (Arc::new(connections_open), Timestamp::now());
+        Self { store, hub, authenticator, messenger, connections_open, start_time }
     }
 
     /// The service.
@@ -76,6 +96,90 @@ impl admin_service_server::AdminService for Administration {
         _request: Request<proto::GetServerStatsRequest>,
     ) -> Result<Response<proto::GetServerStatsResponse>, Status> {
         answer(self.stats()).await
+    }
+
+    async fn get_account(
+        &self,
+        request: Request<proto::GetAccountRequest>,
+    ) -> Result<Response<proto::GetAccountResponse>, Status> {
+        answer(self.account(request.get_ref())).await
+    }
+
+    async fn list_accounts(
+        &self,
+        request: Request<proto::ListAccountsRequest>,
+    ) -> Result<Response<proto::ListAccountsResponse>, Status> {
+        answer(self.accounts(request.into_inner())).await
+    }
+
+    async fn ban_account(
+        &self,
+        request: Request<proto::BanAccountRequest>,
+    ) -> Result<Response<proto::BanAccountResponse>, Status> {
+        answer(self.ban(operator(&request)?, request.get_ref())).await
+    }
+
+    async fn unban_account(
+        &self,
+        request: Request<proto::UnbanAccountRequest>,
+    ) -> Result<Response<proto::UnbanAccountResponse>, Status> {
+        answer(self.unban(operator(&request)?, request.get_ref())).await
+    }
+
+    async fn delete_account(
+        &self,
+        request: Request<proto::DeleteAccountRequest>,
+    ) -> Result<Response<proto::DeleteAccountResponse>, Status> {
+        answer(self.delete(operator(&request)?, request.get_ref())).await
+    }
+
+    async fn list_account_tokens(
+        &self,
+        request: Request<proto::ListAccountTokensRequest>,
+    ) -> Result<Response<proto::ListAccountTokensResponse>, Status> {
+        answer(self.tokens(request.get_ref())).await
+    }
+
+    async fn create_account_token(
+        &self,
+        request: Request<proto::CreateAccountTokenRequest>,
+    ) -> Result<Response<proto::CreateAccountTokenResponse>, Status> {
+        answer(self.create_token(operator(&request)?, request.get_ref())).await
+    }
+
+    async fn revoke_account_tokens(
+        &self,
+        request: Request<proto::RevokeAccountTokensRequest>,
+    ) -> Result<Response<proto::RevokeAccountTokensResponse>, Status> {
+        answer(self.revoke_tokens(operator(&request)?, request.get_ref())).await
+    }
+
+    async fn create_invite(
+        &self,
+        request: Request<proto::CreateInviteRequest>,
+    ) -> Result<Response<proto::CreateInviteResponse>, Status> {
+        answer(self.create_invite(operator(&request)?, request.get_ref())).await
+    }
+
+    async fn list_invites(
+        &self,
+        request: Request<proto::ListInvitesRequest>,
+    ) -> Result<Response<proto::ListInvitesResponse>, Status> {
+        answer(self.invites(request.get_ref())).await
+    }
+
+    async fn revoke_invite(
+        &self,
+        request: Request<proto::RevokeInviteRequest>,
+    ) -> Result<Response<proto::RevokeInviteResponse>, Status> {
+        answer(self.revoke_invite(operator(&request)?, request.get_ref())).await
+    }
+
+    async fn list_audit_entries(
+        &self,
+        request: Request<proto::ListAuditEntriesRequest>,
+    ) -> Result<Response<proto::ListAuditEntriesResponse>, Status> {
+        answer(self.audit(request.get_ref())).await
     }
 
     async fn get_user_limits(

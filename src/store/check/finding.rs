@@ -26,6 +26,16 @@ pub enum Finding {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// An invite's row is not what was written.
+    Invite {
+        /// Its id.
+        id: String,
+    },
+    /// An entry of the audit log is not what was written.
+    AuditEntry {
+        /// Its number.
+        number: i64,
+    },
     /// Rows of the log are absent.
     RowsAbsent {
         /// The position of the first.
@@ -98,6 +108,10 @@ impl fmt::Display for Finding {
             Self::Unreadable { part, reason } => write!(f, "{part} cannot be read on: {reason}"),
             Self::User { id, problem } => write!(f, "user {id}: {problem}"),
             Self::Token { user, problem } => write!(f, "a token of user {user}: {problem}"),
+            Self::Invite { id } => write!(f, "the invite {id} is not what was written"),
+            Self::AuditEntry { number } => {
+                write!(f, "entry {number} of the audit log is not what was written")
+            }
             Self::RowsAbsent { first, last } if first == last => {
                 write!(f, "the log has no row at position {first}")
             }

@@ -193,7 +193,8 @@ async fn a_token_that_leads_to_another_user_is_damage() {
     let registering =
         scene.store.register(name.expect("a name"), address.expect("an address"), token, None);
     let bob = registering.await.expect("registers").profile.user;
-    let owner = async || scene.store.find_by_token(token).await.expect("readable").map(|it| it.id);
+    let owner =
+        async || scene.store.find_by_token(token).await.expect("readable").map(|it| it.user.id);
     assert_eq!(owner().await, Some(bob.id));
     scene.sql(&format!("UPDATE tokens SET user_id = {}", alice.id.0));
     let found = scene.store.find_by_token(token).await;

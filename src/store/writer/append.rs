@@ -53,6 +53,9 @@ impl Write for Draft {
             return Ok(Err(StoreError::Damaged { sequence: None }));
         }
         let receiver = match &self.receiver {
+            Receiver::User(user) if transaction.directory.is_gone(user.id) => {
+                return Ok(Err(StoreError::NoSuchReceiver(user.name.clone())));
+            }
             Receiver::User(user) => user.clone(),
             Receiver::Named(name) => {
                 match transaction.directory.by_name(transaction.connection, name)? {

@@ -12,7 +12,8 @@ use tracing::{error, info};
 
 use super::sequences::Sequences;
 use super::{Command, Commands, Queued, answers};
-use crate::domain::{Message, Timestamp};
+use crate::domain::{Message, Standing, Timestamp};
+use crate::store::accounts::{self, AccessEnded, Changes, EndCause};
 use crate::store::connection::{open_writer, probe, renew_log};
 use crate::store::directory::Directory;
 use crate::store::error::{is_damage, storage_error};
@@ -48,10 +49,14 @@ pub(in crate::store) struct Transaction<'a> {
     pub(super) sequences: &'a mut Sequences,
     pub(super) index: &'a mut IndexWriter,
     pub(super) directory: &'a Directory,
+    /// What the directory is once it has entered users.
+    unsure_directory: &'a Directory,
     /// The time of everything in this transaction.
     pub(super) now: Timestamp,
     /// The new messages in the order of the log, to be announced after COMMIT.
     pub(super) appended: &'a mut Vec<Arc<Message>>,
+    /// What it does to who is let in, to be told after COMMIT.
+    pub(super) changes: &'a mut Changes,
     /// Whom to tell after COMMIT, in this order, before anyone is answered.
     pub(super) after_commit: &'a mut Vec<AfterCommit>,
     metrics: &'a StoreMetrics,
@@ -71,6 +76,12 @@ pub(in crate::store) struct Writer {
     sequences: Sequences,
     index: IndexWriter,
     directory: Directory,
+    /// The same, for transactions that have entered users.
+    unsure_directory: Directory,
+    /// What the group at hand does to who is let in.
+    changes: Changes,
+    /// What may have been done to that by a group whose COMMIT failed.
+    in_doubt: Vec<AccessEnded>,
     listener: Box<dyn CommitListener>,
     healthy: watch::Sender<bool>,
     metrics: Arc<StoreMetrics>,
@@ -126,7 +137,10 @@ impl Writer {
             last: LastGroup::default(),
             sequences: Sequences::default(),
             index,
+            unsure_directory: directory.keeping_none(),
             directory,
+            changes: Changes::default(),
+            in_doubt: Vec::new(),
             listener,
             healthy,
             metrics,
@@ -222,6 +236,7 @@ impl Writer {
         match self.commit(&mut group) {
             Ok(appended) => {
                 self.listener.committed(&appended);
+                self.changes.committed(&self.directory, &*self.listener);
                 answers::give(group, &Ok(()));
             }
             // One bad write fails alone: it gets a transaction of its own, and so do those before
@@ -259,6 +274,7 @@ impl Writer {
     /// Closes the connection of a storage that failed, to open it again.
     fn let_go(&mut self) {
         self.connection = None;
+        self.in_doubt.append(&mut self.changes.ended);
         self.healthy.send_replace(false);
         self.metrics.failures.increment();
     }
@@ -278,13 +294,16 @@ impl Writer {
         let (mut appended, mut after_commit) = (Vec::with_capacity(group.len()), Vec::new());
         self.index.begin();
         self.sequences.begin();
+        self.changes.clear();
         let mut transaction = Transaction {
             connection,
             sequences: &mut self.sequences,
             index: &mut self.index,
             directory: &self.directory,
+            unsure_directory: &self.unsure_directory,
             now: Timestamp::now(),
             appended: &mut appended,
+            changes: &mut self.changes,
             after_commit: &mut after_commit,
             metrics: &self.metrics,
         };
@@ -314,11 +333,16 @@ impl Writer {
         self.index
             .reload(&mut connection)
             .map_err(|error| self.still_failing(&error, StoreError::Failing))?;
+        let in_doubt = settle(&mut connection, &self.directory, &mut self.in_doubt);
+        let in_doubt = in_doubt.map_err(|error| self.still_failing(&error, StoreError::Failing))?;
         info!("the storage takes writes again");
         self.connection = Some(connection);
         self.outage = None;
         self.sequences.forget();
         self.listener.reset();
+        if !in_doubt.is_empty() {
+            self.listener.access_ended(&in_doubt);
+        }
         self.healthy.send_replace(true);
         Ok(())
     }
@@ -346,7 +370,30 @@ impl Writer {
     }
 }
 
+/// Finds out who went by a commit whose outcome was not known. The others' ends are for their streams to
+/// find out.
+fn settle(
+    connection: &mut SqliteConnection,
+    directory: &Directory,
+    in_doubt: &mut Vec<AccessEnded>,
+) -> QueryResult<Vec<AccessEnded>> {
+    for AccessEnded { user, .. } in in_doubt.iter().filter(|it| it.cause == EndCause::Deleted) {
+        let account = accounts::account(connection, &user.name)?;
+        if account.is_some_and(|it| it.standing == Standing::Deleted) {
+            directory.forget(user);
+        }
+    }
+    let unsure = |ended: AccessEnded| AccessEnded { cause: EndCause::InDoubt, ..ended };
+    Ok(in_doubt.drain(..).map(unsure).collect())
+}
+
 impl Transaction<'_> {
+    /// From now on nobody who is found is remembered: users of this transaction may come to nothing, and
+    /// their numbers to others.
+    pub(super) fn has_entered_users(&mut self) {
+        self.directory = self.unsure_directory;
+    }
+
     /// Applies `group` and commits it.
     fn run(&mut self, group: &mut [Queued]) -> Result<(), GroupError> {
         self.connection.batch_execute("BEGIN IMMEDIATE").map_err(GroupError::Storage)?;

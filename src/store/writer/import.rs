@@ -3,7 +3,9 @@
 use diesel::prelude::*;
 
 use super::{Draft, Transaction, Write};
-use crate::domain::{PeerAddress, Timestamp, TokenHash, User, Username};
+use crate::domain::{PeerAddress, Profile, Timestamp, TokenHash, User, Username};
+use crate::store::accounts::tokens::NewToken;
+use crate::store::directory::Holder;
 use crate::store::{StoreError, directory, import};
 
 /// A user of another database, to be entered here.
@@ -43,19 +45,27 @@ impl Write for UserToImport {
         if let Some(user) = import::user_of(connection, directory, &self.source_name)? {
             return Ok(Ok(ImportedUser::Known(user)));
         }
-        let imported = match directory::profile(connection, &self.name)? {
-            None => ImportedUser::New(
-                directory::insert(connection, &self.name, &self.address, &self.token, *now)?.user,
-            ),
-            Some(profile)
+        let imported = match directory::holder(connection, &self.name)? {
+            Holder::Nobody => {
+                let token = NewToken::first(self.token);
+                let profile =
+                    directory::insert(connection, &self.name, &self.address, &token, *now)?;
+                ImportedUser::New(profile.user)
+            }
+            Holder::User(profile)
                 if self.is_who_has_the_name
                     && !import::is_imported(connection, profile.user.id)? =>
             {
                 ImportedUser::Joined(profile.user)
             }
-            Some(profile) => return Ok(Err(StoreError::UsernameTaken(profile.user.name))),
+            Holder::User(Profile { user: User { name, .. }, .. }) | Holder::Gone(name) => {
+                return Ok(Err(StoreError::UsernameTaken(name)));
+            }
         };
         import::note_user(connection, &self.source_name, imported.user().id)?;
+        if matches!(imported, ImportedUser::New(_)) {
+            transaction.has_entered_users();
+        }
         Ok(Ok(imported))
     }
 }

@@ -6,17 +6,24 @@ use diesel::prelude::*;
 
 use super::{AfterCommit, Transaction, Write};
 use crate::domain::{
-    PeerAddress, Profile, Sequence, Timestamp, TokenHash, UserId, UserLimits, Username,
+    InviteHash, PeerAddress, Profile, Sequence, Timestamp, UserId, UserLimits, Username,
 };
+use crate::store::accounts::NewNames;
+use crate::store::accounts::audit::Actor;
+use crate::store::accounts::invites::{self, InviteProblem};
+use crate::store::accounts::tokens::NewToken;
+use crate::store::directory::Holder;
 use crate::store::{BeyondMailbox, StoreError, directory, user_limits};
 
-/// Enters a new name with its token, or updates the address of the caller's own.
+/// Enters a new name with its first token, or updates the address of the caller's own.
 pub(in crate::store) struct Register {
     pub(in crate::store) name: Username,
     pub(in crate::store) address: PeerAddress,
     /// The token of a new name; not used for an update.
-    pub(in crate::store) token: TokenHash,
+    pub(in crate::store) token: NewToken,
     pub(in crate::store) caller: Option<UserId>,
+    /// Whether a new name is let in.
+    pub(in crate::store) new_names: NewNames,
 }
 
 /// What a registration came to.
@@ -35,18 +42,57 @@ impl Write for Register {
         &mut self,
         transaction: &mut Transaction<'_>,
     ) -> QueryResult<Result<Registered, StoreError>> {
-        let Transaction { connection, now, .. } = transaction;
-        let Some(mut profile) = directory::profile(connection, &self.name)? else {
-            let profile =
-                directory::insert(connection, &self.name, &self.address, &self.token, *now)?;
-            return Ok(Ok(Registered { profile, is_new: true }));
+        let mut profile = match directory::holder(transaction.connection, &self.name)? {
+            Holder::User(profile) => profile,
+            Holder::Gone(name) => return Ok(Err(StoreError::UsernameTaken(name))),
+            Holder::Nobody => return self.enter(transaction),
         };
         if self.caller != Some(profile.user.id) {
             return Ok(Err(StoreError::UsernameTaken(profile.user.name)));
         }
-        directory::set_address(connection, profile.user.id, &self.address)?;
+        directory::set_address(transaction.connection, profile.user.id, &self.address)?;
         profile.address = self.address;
         Ok(Ok(Registered { profile, is_new: false }))
+    }
+}
+
+impl Register {
+    /// A name that nobody has, and nobody had.
+    fn enter(
+        &self,
+        transaction: &mut Transaction<'_>,
+    ) -> QueryResult<Result<Registered, StoreError>> {
+        match self.new_names {
+            NewNames::All => {}
+            NewNames::None => return Ok(Err(StoreError::RegistrationClosed)),
+            NewNames::ByInvite(invite) => {
+                if let Err(problem) = self.let_in(transaction, invite.as_ref())? {
+                    return Ok(Err(StoreError::Invite(problem)));
+                }
+            }
+        }
+        let Transaction { connection, now, .. } = transaction;
+        let profile = directory::insert(connection, &self.name, &self.address, &self.token, *now)?;
+        transaction.has_entered_users();
+        Ok(Ok(Registered { profile, is_new: true }))
+    }
+
+    /// Takes a use of the invite, in the transaction that enters the name.
+    fn let_in(
+        &self,
+        transaction: &mut Transaction<'_>,
+        invite: Option<&InviteHash>,
+    ) -> QueryResult<Result<(), InviteProblem>> {
+        let Some(hash) = invite else { return Ok(Err(InviteProblem::Missing)) };
+        let invite = match invites::good(transaction.connection, hash, transaction.now)? {
+            Ok(invite) => invite,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        invites::take(transaction.connection, hash, &invite)?;
+        let actor = Actor::Invited(self.name.clone());
+        let details = format!("use {} of {}", invite.uses + 1, invite.uses_max);
+        transaction.note((&actor, "invite.use"), &invite.id, details)?;
+        Ok(Ok(()))
     }
 }
 

@@ -3,6 +3,7 @@
 //! It takes what waits, writes it in one transaction, commits, announces the committed messages in
 //! order, then answers. Nothing is answered or announced before COMMIT.
 
+mod accounts;
 mod answers;
 mod append;
 mod group;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
+pub use self::accounts::{Subject, Which};
 use self::answers::Desk;
 pub use self::answers::give_answers_on_this_thread;
 pub use self::append::{Draft, Receiver};
