@@ -8,7 +8,7 @@ use std::path::Path;
 use super::example;
 use super::setting::{Kind, Setting};
 
-/// Set to anything: the page is written instead of compared.
+/// Set to anything: the page is written before it is compared.
 const WRITE_VARIABLE: &str = "PEERPOST_WRITE_DOCS";
 
 const INTRODUCTION: &str = "\
@@ -103,8 +103,8 @@ fn of_this_build(page: &str) -> String {
 fn the_page_says_what_the_settings_are() {
     let made = page();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md");
-    if std::env::var_os(WRITE_VARIABLE).is_some() {
-        assert!(cfg!(feature = "otel"), "the page has all settings: add `--features otel`");
+    // Another build does not have all of them.
+    if std::env::var_os(WRITE_VARIABLE).is_some() && cfg!(feature = "otel") {
         fs::write(&path, &made).expect("the page can be written");
     }
     let kept = of_this_build(&fs::read_to_string(&path).unwrap_or_default());
