@@ -59,12 +59,13 @@ pub(super) fn user(view: UserView) -> proto::User {
 
 pub(super) fn event(event: FollowEvent, owner: UserId) -> proto::SubscribeResponse {
     let event = match event {
-        FollowEvent::Started { epoch, after, range } => {
+        FollowEvent::Started { epoch, after, range, acknowledged_through } => {
             Event::Started(proto::SubscriptionStarted {
                 epoch: epoch.as_str().to_owned(),
                 after_sequence: after.get(),
                 first_sequence: range.first.get(),
                 last_sequence: range.last.get(),
+                acknowledged_through: acknowledged_through.get(),
             })
         }
         FollowEvent::Message(delivery) => Event::Message(match delivery {

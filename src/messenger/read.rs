@@ -89,8 +89,11 @@ fn check_cursor(start: PageStart, range: &MailboxRange) -> Result<(), MessengerE
     match start {
         PageStart::After(after) => MessengerError::check_after(Cursor::After, after, range),
         // 0 is accepted: before the end.
+        PageStart::Before(Sequence::ZERO) => Ok(()),
         PageStart::Before(before) => {
-            MessengerError::check(Cursor::Before, before, Sequence::ZERO, range.last.next())
+            let is_whole = range.first == Sequence::FIRST;
+            let min = if is_whole { Sequence::ZERO } else { range.first };
+            MessengerError::check(Cursor::Before, before, min, range.last.next())
         }
     }
 }

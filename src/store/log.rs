@@ -220,6 +220,21 @@ pub(super) fn placements_after(
     Ok((placements, RowsEnd::Clean))
 }
 
+/// Position, sender and receiver of up to `limit` rows after `position`, in order.
+pub(super) fn participants_after(
+    connection: &mut SqliteConnection,
+    position: i64,
+    limit: usize,
+) -> QueryResult<Vec<(i64, UserId, UserId)>> {
+    let rows = message_log::table
+        .filter(message_log::position.gt(position))
+        .select((message_log::position, message_log::sender_id, message_log::receiver_id))
+        .order(message_log::position.asc())
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .load_iter::<(i64, i64, i64), DefaultLoadingMode>(connection)?;
+    rows.map(|row| row.map(|(position, from, to)| (position, UserId(from), UserId(to)))).collect()
+}
+
 /// The rows from position `first` to `last`, ascending or descending; an item for a row that cannot be
 /// read is an error.
 pub(super) fn rows_between(
@@ -237,6 +252,16 @@ pub(super) fn rows_between(
         rows.order(message_log::position.desc())
     };
     rows.load_iter::<LogRow, DefaultLoadingMode>(connection)
+}
+
+/// Removes the rows from position `first` to `last`. How many there were.
+pub(super) fn remove(
+    connection: &mut SqliteConnection,
+    (first, last): (i64, i64),
+) -> QueryResult<usize> {
+    diesel::delete(message_log::table)
+        .filter(message_log::position.between(first, last))
+        .execute(connection)
 }
 
 /// The row at `position`.
@@ -273,6 +298,11 @@ impl LogRow {
     pub(super) fn request_key(&self, keys: &RequestKeys) -> Option<RequestKey> {
         let request_id = RequestId::parse(self.request_id.clone()?).ok()??;
         Some(keys.key(UserId(self.sender_id), &request_id))
+    }
+
+    /// When its message was sent.
+    pub(super) fn send_time(&self) -> Timestamp {
+        Timestamp::from_micros(self.send_time_us)
     }
 
     /// The bytes of the body.

@@ -16,10 +16,13 @@ mod import;
 mod index;
 mod inserts;
 mod log;
+mod mailboxes;
 mod metrics;
 mod pages;
 mod readers;
+mod removed;
 mod request_keys;
+mod retention;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -40,6 +43,7 @@ use self::index::{Index, IndexWriter};
 use self::metrics::StoreMetrics;
 use self::readers::Readers;
 use self::request_keys::RequestKeysReader;
+use self::retention::Retainer;
 use self::writer::{Accepted, Acknowledge, MarkSeen, Register, WriteQueue, Writer};
 use crate::domain::{
     Epoch, MailboxRange, Message, PeerAddress, Profile, Sequence, Timestamp, TokenHash, User,
@@ -55,6 +59,7 @@ pub use self::index::PageStart;
 #[doc(hidden)]
 pub use self::index::packed_checks;
 pub use self::pages::{Page, PageQuery};
+pub use self::retention::{Retention, RetentionOptions};
 pub use self::writer::{
     Draft, ImportedUser, Receiver, Registered, UserToImport, give_answers_on_this_thread,
 };
@@ -101,6 +106,8 @@ pub struct Options {
     /// How long a call waits for a place in a full queue, or for a connection that reads, before it
     /// is refused. Default [`ADMISSION_WAIT_DEFAULT`].
     pub admission_wait: Duration,
+    /// What is kept, and how the rest is removed. Default everything.
+    pub retention: RetentionOptions,
 }
 
 impl Options {
@@ -114,6 +121,7 @@ impl Options {
             merge_messages: MERGE_MESSAGES_DEFAULT,
             request_keys_delay: REQUEST_KEYS_DELAY_DEFAULT,
             admission_wait: ADMISSION_WAIT_DEFAULT,
+            retention: RetentionOptions::default(),
         }
     }
 }
@@ -150,6 +158,7 @@ pub struct StoreGuard {
     store: Store,
     thread: std::thread::JoinHandle<()>,
     request_keys: RequestKeysReader,
+    retainer: Retainer,
     folder: DataFolder,
 }
 
@@ -223,7 +232,12 @@ pub fn open(
         database,
         metrics,
     }));
-    Ok((store.clone(), StoreGuard { store, thread, request_keys, folder }))
+    // With the first pass of retention as with the request keys: what a start has to do comes first.
+    let delay = options.request_keys_delay;
+    let database = &store.0.database;
+    let retainer =
+        Retainer::start(store.clone(), database, options.retention, merge_messages, delay)?;
+    Ok((store.clone(), StoreGuard { store, thread, request_keys, retainer, folder }))
 }
 
 impl StoreGuard {
@@ -233,9 +247,10 @@ impl StoreGuard {
         self.store.0.writes.stop();
         self.store.0.readers.close().await;
         self.store.0.token_readers.close().await;
-        let Self { thread, request_keys, folder, .. } = self;
+        let Self { thread, request_keys, retainer, folder, .. } = self;
         // Joining waits for a commit; it has no place on an async thread.
         let joined = tokio::task::spawn_blocking(move || {
+            retainer.stop();
             request_keys.stop();
             let outcome = thread.join();
             drop(folder);

@@ -88,4 +88,34 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    mailboxes (owner_id) {
+        owner_id -> BigInt,
+        first_sequence -> BigInt,
+        removed_through -> BigInt,
+        checksum -> BigInt,
+    }
+}
+
+diesel::table! {
+    removed_positions (first_position) {
+        first_position -> BigInt,
+        last_position -> BigInt,
+        checksum -> BigInt,
+    }
+}
+
+diesel::table! {
+    retention_state (id) {
+        id -> BigInt,
+        scanned_through -> BigInt,
+        scanned_count -> BigInt,
+        swept_key -> Nullable<BigInt>,
+        removed_unswept -> BigInt,
+        removed_total -> BigInt,
+        checksum -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(users, mailboxes);
 diesel::allow_tables_to_appear_in_same_query!(users, tokens);

@@ -336,6 +336,7 @@ impl MessagingService for ModelService {
                 after_sequence: after,
                 first_sequence: 1,
                 last_sequence: followed.last,
+                acknowledged_through: 0,
             }));
             let mut has_caught_up = false;
             loop {

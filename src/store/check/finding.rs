@@ -45,6 +45,22 @@ pub enum Finding {
         /// The user.
         user: i64,
     },
+    /// Where a mailbox begins is not known, or nobody's.
+    Mailbox {
+        /// Whose mailbox.
+        owner: i64,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The record of the positions that were removed does not fit the log.
+    Removed {
+        /// The position.
+        position: i64,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// How far retention has come is not what was written.
+    RetentionState,
     /// A mailbox does not go on where it ended.
     NotDense {
         /// Whose mailbox.
@@ -118,6 +134,11 @@ impl fmt::Display for Finding {
                 "the mailbox of user {owner} goes on with {found} instead of {expected} \
                  (log position {position})"
             ),
+            Self::Mailbox { owner, problem } => write!(f, "the mailbox of user {owner}: {problem}"),
+            Self::Removed { position, problem } => {
+                write!(f, "the removed position {position}: {problem}")
+            }
+            Self::RetentionState => write!(f, "the state of retention: it is not what was written"),
             Self::AcknowledgedBeyond { owner, acknowledged, last } => write!(
                 f,
                 "user {owner} acknowledged {acknowledged} of a mailbox that ends at {last}"

@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::index::State;
-use super::{CheckReport, Finding, Mailboxes, Sum, unless_unreadable};
+use super::{CheckReport, Finding, Mailboxes, Removed, Sum, unless_unreadable};
 use crate::domain::UserId;
 use crate::store::log::{self, LogRow};
 
@@ -13,7 +13,7 @@ use crate::store::log::{self, LogRow};
 pub(super) fn examine(
     connection: &mut SqliteConnection,
     state: Option<&State>,
-    mailboxes: &mut Mailboxes,
+    (mailboxes, removed): (&mut Mailboxes, &Removed),
     requests: &mut Sum,
     report: &mut CheckReport,
 ) -> QueryResult<()> {
@@ -22,7 +22,13 @@ pub(super) fn examine(
         // Without its position: the next one shows what is absent.
         let Some(row) = unless_unreadable(row)? else { continue };
         if row.position > expected {
-            report.add(Finding::RowsAbsent { first: expected, last: row.position - 1 });
+            for (first, last) in removed.lost((expected, row.position - 1)) {
+                report.add(Finding::RowsAbsent { first, last });
+            }
+        }
+        if removed.contains(row.position) {
+            let problem = "its row is still there";
+            report.add(Finding::Removed { position: row.position, problem });
         }
         expected = row.position + 1;
         if !row.is_whole() {
@@ -36,6 +42,7 @@ pub(super) fn examine(
             requests.add(hash(&[key.0, row.position]));
         }
     }
+    removed.check_end(expected - 1, state.map(|state| state.merged_through), report);
     for (owner, mailbox) in mailboxes {
         let acknowledged = mailbox.acknowledged_through;
         if acknowledged > mailbox.last {
@@ -56,6 +63,10 @@ fn place(row: &LogRow, state: Option<&State>, mailboxes: &mut Mailboxes, report:
             report.add(Finding::NoSuchUser { position, user: owner });
             continue;
         };
+        if entry.sequence < mailbox.first {
+            // Only another mailbox has it, or it is about to be removed.
+            continue;
+        }
         let (expected, found) = (mailbox.last + 1, entry.sequence);
         if found != expected {
             report.add(Finding::NotDense { owner, expected, found, position });

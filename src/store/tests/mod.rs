@@ -8,6 +8,7 @@ mod damage;
 mod groups;
 mod merging;
 mod opening;
+mod retention;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use super::{Transaction, Write};
 use crate::domain::{Content, Message, MessageId, RequestId, User, Username};
 use crate::store::error::unless_damaged;
 use crate::store::index::Placement;
-use crate::store::{StoreError, log};
+use crate::store::{StoreError, log, removed};
 
 /// A message to be appended.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ impl Draft {
     }
 
     /// The index names the message at `position` for this request id's key: it is the answer, if it
-    /// says the same. `None`: it has another request id, whose key is the same by chance.
+    /// says the same. `None`: it has another request id, whose key is the same by chance, or was removed.
     fn repeated(
         &self,
         transaction: &mut Transaction<'_>,
@@ -120,7 +120,9 @@ impl Draft {
         };
         let row = unless_damaged(log::row(transaction.connection, position))?;
         let Some(row) = row.flatten() else {
-            return Ok(Some(Err(damaged())));
+            // A request id is remembered for as long as its message is kept.
+            let is_removed = unless_damaged(removed::contains(transaction.connection, position))?;
+            return Ok(if is_removed == Some(true) { None } else { Some(Err(damaged())) });
         };
         let mut names = log::Names::new(transaction.directory);
         let message = row.into_message(transaction.connection, &mut names)?;

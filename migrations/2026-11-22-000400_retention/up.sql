@@ -1,0 +1,36 @@
+-- Where mailboxes begin, of those that have lost entries. The others begin with 1.
+CREATE TABLE mailboxes (
+    owner_id INTEGER PRIMARY KEY,
+    -- The first entry that the mailbox still has; one after the last when it has none.
+    first_sequence INTEGER NOT NULL,
+    -- Below first_sequence. The messages of the entries up to here are gone from the log, unless another
+    -- mailbox still has them; those between are still to be looked at.
+    removed_through INTEGER NOT NULL,
+    -- XXH3-64 over the others: a mailbox that begins elsewhere would hide messages, or show a gap.
+    checksum INTEGER NOT NULL
+) STRICT;
+
+-- The positions whose rows were removed from the log, so that a row that was lost is told apart. Disjoint,
+-- and no two of them adjacent.
+CREATE TABLE removed_positions (
+    first_position INTEGER PRIMARY KEY,
+    last_position INTEGER NOT NULL,
+    -- XXH3-64 over both.
+    checksum INTEGER NOT NULL
+) STRICT;
+
+-- What retention has done. At most one row.
+CREATE TABLE retention_state (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    -- The mailboxes of all messages up to this position were held against the bound of messages below.
+    scanned_through INTEGER NOT NULL,
+    scanned_count INTEGER NOT NULL,
+    -- Request keys up to this one were looked through for messages that are gone, since the last time
+    -- that all were; NULL when that is not under way.
+    swept_key INTEGER,
+    -- The rows removed since it began the last time, and in all.
+    removed_unswept INTEGER NOT NULL,
+    removed_total INTEGER NOT NULL,
+    -- XXH3-64 over the others.
+    checksum INTEGER NOT NULL
+) STRICT;

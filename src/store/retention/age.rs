@@ -1,0 +1,169 @@
+//! By age: the log is walked from its beginning while its rows are old enough, for all mailboxes at once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use diesel::prelude::*;
+
+use super::{Outcome, Worker};
+use crate::domain::{Timestamp, UserId};
+use crate::store::error::unless_damaged;
+use crate::store::index::Index;
+use crate::store::log::{self, LogRow};
+use crate::store::removed::Interval;
+use crate::store::writer::{MergeEarly, RaiseFloors, RemoveRows, Settle};
+
+/// Rows read in one snapshot.
+const ROWS_AT_A_TIME: usize = 512;
+
+/// The rows that are removed together. The mailboxes that they stand in are moved once for all of them, so
+/// that what that costs is shared.
+const BATCH_ROWS_MAX: usize = 1 << 20;
+
+/// The mailboxes of a batch, in memory about 50 bytes each.
+const BATCH_OWNERS_MAX: usize = 1 << 17;
+
+/// The positions that one item of a step removes.
+const ITEM_ROWS_MAX: i64 = 64;
+
+/// Rows of the log that go together.
+#[derive(Debug, Default)]
+struct Batch {
+    /// The first and the last sequence met in each mailbox.
+    entries: BTreeMap<UserId, (i64, i64)>,
+    rows: Vec<Interval>,
+    rows_count: usize,
+    /// The walk has come to here.
+    through: i64,
+    /// What comes next is too young, or may not be removed yet.
+    is_last: bool,
+}
+
+impl Worker {
+    /// Removes what is older than the server keeps.
+    pub(super) fn remove_old(&mut self, now: Timestamp) -> Outcome<()> {
+        let Some(age) = self.options.keep.age else { return Ok(()) };
+        let cutoff = before(now, age);
+        self.merge_old(cutoff)?;
+        loop {
+            let batch = self.old_rows(cutoff)?;
+            let floors = batch.entries.iter().map(|(owner, (_, last))| (*owner, last + 1));
+            self.work(RaiseFloors(floors.collect()))?;
+            self.work(RemoveRows(batch.rows))?;
+            self.work(Settle(batch.entries.into_iter().collect()))?;
+            self.walked_through = batch.through;
+            if batch.is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads the next rows that are old enough.
+    fn old_rows(&mut self, cutoff: Timestamp) -> Outcome<Batch> {
+        let mut batch = Batch { through: self.walked_through, ..Batch::default() };
+        while !batch.is_last && !batch.is_full() {
+            let from = batch.through + 1;
+            let end = removable_through(&self.store.0.index);
+            let (rows, is_end) = self.read(|connection, _| heads(connection, (from, end)))?;
+            batch.is_last = is_end;
+            for row in rows {
+                if row.send_time >= cutoff {
+                    batch.is_last = true;
+                    break;
+                }
+                batch.add(&row);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// What is in memory cannot be removed: merges it, once it is too old. Since that takes all that has come
+    /// meanwhile along, it happens once in the time that messages are kept for.
+    fn merge_old(&mut self, cutoff: Timestamp) -> Outcome<()> {
+        let merged = self.store.0.index.merged_through();
+        let next = self.read(|connection, _| log::row(connection, merged + 1))?;
+        let is_old = next.is_some_and(|row| row.is_whole() && row.send_time() < cutoff);
+        if is_old { self.merge_early() } else { Ok(()) }
+    }
+
+    /// Merges what is in memory at this moment.
+    pub(super) fn merge_early(&mut self) -> Outcome<()> {
+        let (through, ..) = self.store.0.index.progress();
+        while self.store.0.index.merged_through() < through && self.write(|| MergeEarly)? {}
+        Ok(())
+    }
+}
+
+/// The last position whose row may be removed: merged, since what is in memory is read back from consecutive
+/// rows; and not the log's last, which says where it goes on.
+pub(super) fn removable_through(index: &Index) -> i64 {
+    let (last, ..) = index.progress();
+    index.merged_through().min(last - 1)
+}
+
+/// The time so long ago.
+pub(super) fn before(now: Timestamp, age: Duration) -> Timestamp {
+    let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(now.as_micros().saturating_sub(age))
+}
+
+/// What is needed of a row to remove it.
+struct Head {
+    position: i64,
+    send_time: Timestamp,
+    /// None for a row that is not whole: it is left where it is, for those who may mend it.
+    entries: Vec<(UserId, i64)>,
+}
+
+/// The next rows, and whether there are no more, or none that can be read.
+fn heads(connection: &mut SqliteConnection, ends: Interval) -> QueryResult<(Vec<Head>, bool)> {
+    let mut heads = Vec::new();
+    for row in log::rows_between(connection, ends, true)? {
+        let Some(row) = unless_damaged(row)? else { return Ok((heads, true)) };
+        heads.push(Head::of(&row));
+        if heads.len() == ROWS_AT_A_TIME {
+            return Ok((heads, false));
+        }
+    }
+    Ok((heads, true))
+}
+
+impl Head {
+    fn of(row: &LogRow) -> Self {
+        let (position, send_time) = (row.position, row.send_time());
+        if row.is_whole() {
+            Self { position, send_time, entries: row.places().entries }
+        } else {
+            // Its time may be what is wrong with it.
+            Self { position, send_time: Timestamp::from_micros(i64::MIN), entries: Vec::new() }
+        }
+    }
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.rows_count >= BATCH_ROWS_MAX || self.entries.len() >= BATCH_OWNERS_MAX
+    }
+
+    fn add(&mut self, row: &Head) {
+        self.through = row.position;
+        for (owner, sequence) in &row.entries {
+            let met = self.entries.entry(*owner).or_insert((*sequence, *sequence));
+            met.1 = *sequence;
+        }
+        if !row.entries.is_empty() {
+            self.rows_count += 1;
+            add_position(&mut self.rows, row.position);
+        }
+    }
+}
+
+/// Adds a position that is higher than all before it.
+pub(super) fn add_position(intervals: &mut Vec<Interval>, position: i64) {
+    match intervals.last_mut() {
+        Some((first, last)) if *last + 1 == position && position - *first < ITEM_ROWS_MAX => {
+            *last = position;
+        }
+        _ => intervals.push((position, position)),
+    }
+}

@@ -1,0 +1,87 @@
+//! By count: the log is walked from where that ended the last time, and the mailboxes that got something are
+//! held against the bound.
+
+use std::collections::BTreeSet;
+
+use super::{Outcome, Worker};
+use crate::domain::UserId;
+use crate::store::log;
+use crate::store::retention::state;
+use crate::store::writer::{Note, RaiseFloors};
+
+/// Rows read in one snapshot.
+const ROWS_AT_A_TIME: usize = 512;
+
+/// The mailboxes that are held against the bound together.
+const BATCH_OWNERS_MAX: usize = 1 << 16;
+
+/// Mailboxes whose ends are looked up in one snapshot.
+const MAILBOXES_AT_A_TIME: usize = 128;
+
+impl Worker {
+    /// Lets mailboxes begin with the newest entries that the server keeps.
+    pub(super) fn bound_counts(&mut self) -> Outcome<()> {
+        let Some(count) = self.options.keep.count else { return Ok(()) };
+        let count = i64::try_from(count.get()).unwrap_or(i64::MAX);
+        loop {
+            let state = self.read(|connection, _| state::read(connection))?;
+            let is_same = state.scanned_count == count;
+            let mut through = if is_same { state.scanned_through } else { 0 };
+            let (end, ..) = self.store.0.index.progress();
+            if through >= end {
+                return Ok(());
+            }
+            let mut owners = BTreeSet::new();
+            while through < end && owners.len() < BATCH_OWNERS_MAX {
+                through = self.owners_after(through, end, &mut owners)?;
+            }
+            self.bound(owners, count)?;
+            let scanned = (through, count);
+            self.write(|| {
+                Note(
+                    |state, through, count| {
+                        (state.scanned_through, state.scanned_count) = (through, count);
+                    },
+                    scanned,
+                )
+            })?;
+        }
+    }
+
+    /// Adds the owners of some mailboxes that got a message after this position. The position up to which
+    /// they are.
+    fn owners_after(
+        &mut self,
+        position: i64,
+        end: i64,
+        owners: &mut BTreeSet<UserId>,
+    ) -> Outcome<i64> {
+        let rows = self.read(|connection, _| {
+            log::participants_after(connection, position, ROWS_AT_A_TIME)
+        })?;
+        let last = rows.last().map(|(position, ..)| *position);
+        for (_, sender, receiver) in rows {
+            owners.extend([sender, receiver]);
+        }
+        Ok(last.unwrap_or(end))
+    }
+
+    fn bound(&mut self, owners: BTreeSet<UserId>, count: i64) -> Outcome<()> {
+        let mut floors = Vec::new();
+        let owners: Vec<_> = owners.into_iter().collect();
+        for some in owners.chunks(MAILBOXES_AT_A_TIME) {
+            floors.extend(self.read(|connection, store| {
+                let mut floors = Vec::new();
+                for owner in some {
+                    let range = store.0.index.range(connection, *owner)?;
+                    let first = range.last.get().saturating_sub(count) + 1;
+                    if first > range.first.get() {
+                        floors.push((*owner, first));
+                    }
+                }
+                Ok(floors)
+            })?);
+        }
+        self.work(RaiseFloors(floors))
+    }
+}
