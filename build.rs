@@ -6,6 +6,9 @@ use std::{env, fs};
 
 const CONTRACT: [&str; 2] = ["peerpost/v1/messaging.proto", "peerpost/v1/error_reason.proto"];
 
+/// An operator's contract: none of the descriptors that the users' listeners serve.
+const ADMIN_CONTRACT: [&str; 1] = ["peerpost/admin/v1/admin.proto"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
 
@@ -19,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out_dir.join("peerpost_descriptor.bin"), compiler.encode_file_descriptor_set())?;
 
+    compiler.open_files(ADMIN_CONTRACT)?;
     tonic_prost_build::configure()
         .bytes(".peerpost.v1")
         // The one google.rpc message in the contract is the crate's that encodes error details.

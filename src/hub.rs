@@ -164,9 +164,14 @@ impl Hub {
         Signal::Reread
     }
 
+    /// The followers that there are.
+    pub fn followers(&self) -> i64 {
+        self.0.followers.get()
+    }
+
     /// Writes what is counted here.
     pub fn write_metrics(&self, page: &mut Page) {
-        let followers = self.0.followers.get();
+        let followers = self.followers();
         page.gauge("peerpost_subscribers", "Subscriptions that are open.", followers);
         let channels = self.read().len();
         page.gauge("peerpost_hub_channels", "Users whose mailbox is being followed.", channels);

@@ -9,7 +9,14 @@ mod generated {
 
 pub use generated::*;
 
-/// The contract's file descriptors with comments and imports, as reflection serves them.
+/// An operator's contract, generated from `proto/peerpost/admin/v1/`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, unused_qualifications)]
+pub mod admin {
+    tonic::include_proto!("peerpost.admin.v1");
+}
+
+/// The contract's file descriptors with comments and imports, as reflection serves them. The operator's
+/// contract is not among them.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("peerpost_descriptor");
 
 /// The `domain` of every `google.rpc.ErrorInfo` that the service sends.

@@ -102,7 +102,7 @@ enum Command {
     /// Ask whether a server takes calls: exit code 0 if it does, else 1. For supervisors.
     #[command(after_help = health::EXAMPLES)]
     Health,
-    /// Back up, restore and check a server's data.
+    /// Administer a server on this machine: look at it, back up, restore and check its data.
     Admin(admin::Args),
     /// Take over the users and messages of the Flask app that peerpost descends from.
     ImportFlask(import_flask::Args),
@@ -170,7 +170,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Command::Follow(args) => follow::run(&cli.connection, args).await,
             Command::Users(args) => users::run(&cli.connection, args).await,
             Command::Health => health::run(&cli.connection).await,
-            Command::Admin(args) => admin::run(args),
+            Command::Admin(args) => admin::run(args).await,
             Command::ImportFlask(args) => import_flask::run(&cli.connection, args).await,
             Command::Profile(args) => profile::run(&cli.connection, args),
             Command::Completions(args) => completions::run(args),

@@ -117,9 +117,17 @@ pub(super) fn user_json(user: &User) -> anyhow::Result<String> {
     })
 }
 
-fn to_json(value: &impl Serialize) -> anyhow::Result<String> {
+/// As one JSON object.
+pub(super) fn to_json(value: &impl Serialize) -> anyhow::Result<String> {
     let json = serde_json::to_string(value).context("cannot write JSON")?;
     Ok(printable_json(&json).into_owned())
+}
+
+/// A time of the admin contract, as RFC 3339.
+pub(super) fn proto_time(time: Option<&prost_types::Timestamp>) -> anyhow::Result<String> {
+    let time = time.context("the server left out a time")?;
+    let time = Timestamp::new(time.seconds, time.nanos);
+    Ok(time.context("the server sent a time out of bounds")?.to_string())
 }
 
 fn rfc3339(time: SystemTime) -> anyhow::Result<String> {

@@ -63,6 +63,11 @@ pub(super) struct Args {
     #[arg(long, env = "PEERPOST_DATA_DIR", value_name = "FOLDER", default_value = "peerpost-data")]
     data_dir: PathBuf,
 
+    /// Where the Unix socket for `peerpost admin` is made, for the server's own user and root alone
+    /// [default: admin.sock in the data folder].
+    #[arg(long, env = "PEERPOST_ADMIN_SOCKET", value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+
     /// The most bytes of a message's body, up to 1048576 [default: 65536].
     #[arg(
         long,
@@ -180,6 +185,7 @@ pub(super) fn workers(text: &str) -> Result<NonZero<usize>, String> {
 fn options(args: &Args) -> anyhow::Result<Options> {
     let mut options = Options::new(&args.data_dir);
     options.listen.clone_from(&args.listen);
+    options.admin_socket.clone_from(&args.admin_socket);
     let pair = args.tls_cert.clone().zip(args.tls_key.clone());
     options.tls = pair.map(|(certificate, key)| TlsFiles {
         certificate,

@@ -106,6 +106,7 @@
 //! [`Error::reason`] tells refusals apart in more detail: an [`ErrorReason`], whose comments say what
 //! [`Refusal::metadata`] holds.
 
+mod admin;
 mod backoff;
 mod calls;
 mod endpoint;
@@ -121,6 +122,7 @@ mod tls;
 mod token;
 mod user;
 
+pub use admin::AdminClient;
 pub use calls::Client;
 pub use error::{Error, FieldViolation, Refusal};
 pub use follow::{Event, Follow, FollowOptions, Start};

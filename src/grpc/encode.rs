@@ -82,7 +82,8 @@ pub(super) fn event(event: FollowEvent, owner: UserId) -> proto::SubscribeRespon
     proto::SubscribeResponse { event: Some(event) }
 }
 
-fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+/// A time by the server's clock.
+pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     let (seconds, nanos) = time.as_seconds_and_nanos();
     prost_types::Timestamp { seconds, nanos }
 }

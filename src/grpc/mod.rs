@@ -1,6 +1,7 @@
 //! The contract over the use cases: decode, call, encode. The one place that maps errors to
 //! statuses.
 
+pub mod admin;
 mod calls;
 mod codec;
 mod decode;

@@ -140,7 +140,7 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Seen<S> {
 
 /// Runs hyper's tasks, a call each, so that they can be waited for. They end with their connection.
 #[derive(Clone)]
-struct Tracked(TaskTracker);
+pub(super) struct Tracked(pub(super) TaskTracker);
 
 impl<F> Executor<F> for Tracked
 where

@@ -83,6 +83,11 @@ impl Holdings {
         self.held_bytes.load(Ordering::Relaxed)
     }
 
+    /// The connections that are open.
+    pub(super) fn connections_open(&self) -> usize {
+        self.connections().shares.len()
+    }
+
     /// Writes what is counted here.
     pub(super) fn write_metrics(&self, page: &mut Page) {
         let (open, accepted) = {

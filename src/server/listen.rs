@@ -128,7 +128,9 @@ impl Listeners {
                 Listen::Tcp(address) => {
                     TcpListener::bind(address).await.map(|it| vec![Listener::Tcp(it)])
                 }
-                Listen::Unix(path) => bind_unix(path).await.map(|it| vec![it]),
+                Listen::Unix(path) => bind_unix(path, UNIX_MODE)
+                    .await
+                    .map(|BoundUnix { listener, file }| vec![Listener::Unix(listener, Some(file))]),
             };
             let opened = opened.map_err(|error| (place.clone(), error))?;
             for listener in opened {
@@ -233,17 +235,24 @@ fn passed() -> io::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-async fn bind_unix(path: &Path) -> io::Result<Listener> {
+/// A Unix socket with the file that it made, and removes when it is dropped.
+pub(super) struct BoundUnix {
+    pub(super) listener: UnixListener,
+    file: File,
+}
+
+/// Opens a Unix socket whose file has this mode.
+pub(super) async fn bind_unix(path: &Path, mode: u32) -> io::Result<BoundUnix> {
     remove_stale(path).await?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let file = File::of(path)?;
     // Until it listens nobody can connect: with no other mode was it ever open.
-    fs::set_permissions(path, fs::Permissions::from_mode(UNIX_MODE))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     socket.listen(UNIX_BACKLOG)?;
     socket.set_nonblocking(true)?;
     let listener = unix::UnixListener::from(std::os::fd::OwnedFd::from(socket));
-    Ok(Listener::Unix(UnixListener::from_std(listener)?, Some(file)))
+    Ok(BoundUnix { listener: UnixListener::from_std(listener)?, file })
 }
 
 /// Removes the socket of a server that was killed. What answers there, or is no socket, stays.

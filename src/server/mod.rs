@@ -3,7 +3,9 @@
 //! [`bind`] opens the data folder and the socket; [`Server::run`] serves until its shutdown token
 //! is cancelled and then drains under a deadline that no client can hold.
 
+mod admin;
 mod connections;
+mod error;
 mod front;
 mod gate;
 mod held;
@@ -21,7 +23,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -29,7 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{info, warn};
 
+use self::admin::AdminSocket;
 use self::connections::{Connections, Services};
+pub use self::error::{RunError, StartError};
 use self::front::Front;
 pub use self::gate::{AllowedOrigin, OriginError};
 use self::gate::{Gate, Rules};
@@ -42,6 +45,7 @@ pub use self::workers::workers_default;
 use crate::auth::Authenticator;
 use crate::domain::Message;
 use crate::domain::limits::{BODY_BYTES_CEILING, BODY_BYTES_DEFAULT};
+use crate::grpc::admin::Administration;
 use crate::grpc::{Availability, Dispatch, Edge, Health, Messaging, UntilDrain};
 use crate::http::Gateway;
 use crate::hub::Hub;
@@ -63,6 +67,9 @@ pub struct Options {
     pub plaintext_beyond_loopback: bool,
     /// The data folder; created if it is not there.
     pub data_dir: PathBuf,
+    /// Where the Unix socket for `peerpost admin` is made, with mode 0600. Default
+    /// [`ADMIN_SOCKET_FILE`] in the data folder.
+    pub admin_socket: Option<PathBuf>,
     /// The most bytes of a message's body. Default 64 KiB, at most 1 MiB.
     pub body_bytes_max: usize,
     /// How long open calls may go on after the shutdown began. Default
@@ -96,6 +103,7 @@ impl Options {
             tls: None,
             plaintext_beyond_loopback: false,
             data_dir: data_dir.into(),
+            admin_socket: None,
             body_bytes_max: BODY_BYTES_DEFAULT,
             drain_deadline: DRAIN_DEADLINE_DEFAULT,
             connections_max: CONNECTIONS_MAX_DEFAULT,
@@ -112,70 +120,11 @@ impl Options {
 /// With the time that the store takes it stays below the 10 seconds after which supervisors kill.
 pub const DRAIN_DEADLINE_DEFAULT: Duration = Duration::from_secs(8);
 
+/// Where the socket for `peerpost admin` stands in the data folder, unless it is told otherwise.
+pub const ADMIN_SOCKET_FILE: &str = "admin.sock";
+
 /// About 10 KiB each while they are idle.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 16_384;
-
-/// Why a server did not start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// A body limit of 0 or over the ceiling.
-    #[error("the body limit is {0} bytes; it must be 1 to {BODY_BYTES_CEILING}")]
-    BodyLimit(usize),
-    /// An open server on an address that others reach.
-    #[error(
-        "an open server gives everybody who reaches {0} every mailbox; to do that beyond this machine, \
-         set --open-beyond-loopback"
-    )]
-    OpenBeyondLoopback(SocketAddr),
-    /// Without TLS, on an address that others reach.
-    #[error(
-        "on the way to {0} everybody could read every token and message; use TLS, with --tls-cert and \
-         --tls-key, or set --plaintext-beyond-loopback when something in front of the server does"
-    )]
-    PlaintextBeyondLoopback(SocketAddr),
-    /// Nowhere to listen.
-    #[error("there is no address to listen on")]
-    NoAddress,
-    /// The certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The data folder.
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    /// The socket.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Where.
-        address: Listen,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// The socket for an operator's tools.
-    #[error("cannot listen for metrics on {address}: {source}")]
-    MetricsListen {
-        /// Where.
-        address: SocketAddr,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// The threads that serve connections.
-    #[error("cannot start the threads that serve connections: {0}")]
-    Workers(io::Error),
-    /// The descriptors that reflection serves do not fit together.
-    #[error("cannot set up reflection: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
-}
-
-/// Why a server did not stop cleanly.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// The writing thread is gone, so that nothing can be stored any more.
-    #[error("the store ended by itself; what was acknowledged is on disk")]
-    StoreEnded,
-    /// The store did not finish what it had accepted.
-    #[error("the store did not close within {STORE_CLOSE_DEADLINE:?}")]
-    StoreNotClosed,
-}
 
 /// How long the store may take for its last commits, after the connections are gone.
 const STORE_CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -187,6 +136,7 @@ pub struct Server {
     tls: Option<Tls>,
     connections: Connections<Served>,
     monitor: Option<Monitor>,
+    admin: Option<AdminSocket>,
     availability: watch::Sender<Availability>,
     store: Store,
     store_guard: StoreGuard,
@@ -242,6 +192,11 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         let connections = Connections::new(services, connections_max, workers, current)
             .map_err(StartError::Workers)?;
         let holdings = connections.holdings();
+        let open_connections = Arc::clone(&holdings);
+        let administration = Administration::new(store.clone(), hub.clone(), move || {
+            open_connections.connections_open()
+        });
+        let admin = AdminSocket::bind(&options, administration).await?;
         let (store, availability) = (store.clone(), reported);
         let sources =
             Sources { calls, authenticator, hub, store, holdings, connections_max, availability };
@@ -249,9 +204,9 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
             Some(address) => Some(Monitor::bind(address, sources).await?),
             None => None,
         };
-        Ok((listeners, addresses, connections, monitor))
+        Ok((listeners, addresses, connections, monitor, admin))
     };
-    let (listeners, addresses, connections, monitor) = match bound.await {
+    let (listeners, addresses, connections, monitor, admin) = match bound.await {
         Ok(bound) => bound,
         Err(error) => {
             store_guard.close().await;
@@ -265,6 +220,7 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
         tls,
         connections,
         monitor,
+        admin,
         availability,
         store,
         store_guard,
@@ -425,14 +381,24 @@ impl Server {
     /// # Errors
     /// [`RunError`] when the store could not finish in time; what was acknowledged is on disk.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
-        let Some(monitor) = self.monitor.take() else { return self.serve(shutdown).await };
-        // It tells of the drain as well, to its end.
-        let over = CancellationToken::new();
+        let (monitor, admin) = (self.monitor.take(), self.admin.take());
+        let (drain, over) = (self.drain.clone(), CancellationToken::new());
         let serving = async {
             let _over = over.clone().drop_guard();
             self.serve(shutdown).await
         };
-        tokio::join!(serving, monitor.run(over.clone())).0
+        // They tell of the drain as well, to its end.
+        let monitor = async {
+            if let Some(monitor) = monitor {
+                monitor.run(over.clone()).await;
+            }
+        };
+        let admin = async {
+            if let Some(admin) = admin {
+                admin.run(drain, over.clone()).await;
+            }
+        };
+        tokio::join!(serving, monitor, admin).0
     }
 
     async fn serve(self, shutdown: CancellationToken) -> Result<(), RunError> {

@@ -159,6 +159,12 @@ pub(super) fn last_user(connection: &mut SqliteConnection) -> QueryResult<i64> {
     Ok(last.unwrap_or(0))
 }
 
+/// How many users and tokens there are.
+pub(super) fn counts(connection: &mut SqliteConnection) -> QueryResult<(i64, i64)> {
+    let users = users::table.count().get_result(connection)?;
+    Ok((users, tokens::table.count().get_result(connection)?))
+}
+
 /// What is known of the user of this name.
 pub(super) fn profile(
     connection: &mut SqliteConnection,

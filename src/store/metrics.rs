@@ -5,7 +5,7 @@ use tokio::time::timeout;
 
 use super::error::failed;
 use super::readers::Readers;
-use super::{Store, directory};
+use super::{Store, StoreError, directory};
 use crate::metrics::{Counter, Durations, Histogram, Kind, Page};
 
 /// How long a page waits for what is read from the disk: on one that hangs, the rest is shown.
@@ -43,7 +43,38 @@ impl StoreMetrics {
     }
 }
 
+/// What a store holds at a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreStats {
+    /// The registered users.
+    pub users: i64,
+    /// The tokens that are stored.
+    pub tokens: i64,
+    /// The position of the newest message in the log.
+    pub messages: i64,
+    /// The size of the database's file.
+    pub database_bytes: u64,
+    /// The size of its write-ahead log.
+    pub wal_bytes: u64,
+}
+
 impl Store {
+    /// What it holds. Users and tokens are counted one by one.
+    ///
+    /// # Errors
+    /// Only the storage's.
+    pub async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let database = self.0.database.clone();
+        let (messages, _, _) = self.0.index.progress();
+        let read = move |c: &mut _| {
+            let (users, tokens) = directory::counts(c).map_err(failed)?;
+            let sizes = Sizes::of(&database);
+            let (database_bytes, wal_bytes) = (sizes.database, sizes.wal);
+            Ok(StoreStats { users, tokens, messages, database_bytes, wal_bytes })
+        };
+        self.0.readers.read(read).await
+    }
+
     /// Writes what is counted here. What would have to be read from a disk that does not answer in time
     /// is left out.
     pub async fn write_metrics(&self, page: &mut Page) {

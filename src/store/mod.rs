@@ -58,6 +58,7 @@ pub use self::index::PageStart;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use self::index::packed_checks;
+pub use self::metrics::StoreStats;
 pub use self::pages::{Page, PageQuery};
 pub use self::retention::{Retention, RetentionOptions};
 pub use self::writer::{

@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{TestUser, within_patience};
-use crate::client::Client;
-use crate::server::{self, Options, RunError, StartError};
+use crate::client::{AdminClient, Client};
+use crate::server::{self, ADMIN_SOCKET_FILE, Options, RunError, StartError};
 
 /// A real server in this process, on a port of its own and with a data folder of its own. It ends
 /// with the value, and the folder with it.
@@ -144,6 +144,13 @@ impl TestServer {
     /// tries nothing again.
     pub async fn user(&self, name: &str) -> TestUser {
         TestUser::register(self.addr(), name).await
+    }
+
+    /// A client of its admin socket.
+    pub async fn admin(&self) -> AdminClient {
+        let socket = self.options.admin_socket.clone();
+        let socket = socket.unwrap_or_else(|| self.data_dir().join(ADMIN_SOCKET_FILE));
+        AdminClient::connect(&socket).await.expect("the admin socket answers")
     }
 
     fn running(&self) -> &Running {

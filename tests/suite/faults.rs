@@ -23,7 +23,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::{
-    assert_dense_from, assert_same_view, binary, database_in, list, texts, with_id,
+    assert_dense_from, assert_same_view, binary, copy_folder, database_in, list, texts, with_id,
 };
 
 /// The write lock on a running server's database: its writer waits for it in vain, and then takes
@@ -247,10 +247,7 @@ pub(crate) async fn a_full_disk_refuses_writes_until_there_is_room() {
 
     // The small disk goes with its server, whose files are copied as a crash would leave them.
     let copy = tempfile::tempdir().expect("a temporary folder");
-    for file in fs::read_dir(seen.join("data")).expect("the folder can be read") {
-        let file = file.expect("the folder can be read");
-        fs::copy(file.path(), copy.path().join(file.file_name())).expect("it can be copied");
-    }
+    copy_folder(&seen.join("data"), copy.path());
     server.kill();
     let server = ServerProcess::start(binary(), copy.path()).await;
     assert_same_view(&bob.at(server.addr()).mailbox().await, &mailbox);

@@ -16,6 +16,7 @@ mod victim;
 mod web;
 
 mod acknowledge;
+mod admin_socket;
 mod auth;
 mod bench;
 mod chat;

@@ -62,7 +62,9 @@ pub(crate) fn copy_of(data_dir: &Path) -> TempDir {
         let file = file.expect("the folder can be read");
         let name = file.file_name();
         // The index of the write-ahead log is in memory that processes share: it is gone in a crash.
-        if !name.to_string_lossy().ends_with("-shm") {
+        // A socket is nothing that a crash leaves to the next server.
+        let is_file = file.file_type().expect("it has a type").is_file();
+        if is_file && !name.to_string_lossy().ends_with("-shm") {
             fs::copy(file.path(), copy.path().join(name)).expect("it can be copied");
         }
     }

@@ -95,6 +95,10 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("the folder can be made");
     for file in std::fs::read_dir(from).expect("the folder can be read") {
         let file = file.expect("the folder can be read");
+        // A server that was killed leaves its admin socket behind.
+        if !file.file_type().expect("it has a type").is_file() {
+            continue;
+        }
         std::fs::copy(file.path(), to.join(file.file_name())).expect("a file can be copied");
     }
 }

@@ -1,34 +1,14 @@
-//! `peerpost admin`: what an operator does with a data folder on this machine.
+//! What works on the data folder's files, whether a server runs or not.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use super::output;
+use crate::cli::output;
 use crate::store::{self, CheckReport};
 
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  peerpost admin backup /var/backups/peerpost-1.db      a copy of a running server's data
-  peerpost admin check                                  everything stored, held against what must be so
-  peerpost admin restore /var/backups/peerpost-1.db --data-dir restored")]
-pub(super) struct Args {
-    /// The server's data folder.
-    #[arg(
-        long,
-        global = true,
-        env = "PEERPOST_DATA_DIR",
-        value_name = "FOLDER",
-        default_value = "peerpost-data"
-    )]
-    data_dir: PathBuf,
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+pub(super) enum Command {
     /// Write a copy of everything that is stored to a new file, while the server runs or not.
     #[command(after_help = "\
 The copy is of one moment, and holds everything that was acknowledged before it. It has its name only
@@ -60,10 +40,10 @@ wrong.")]
     },
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    match &args.command {
+pub(super) fn run(data_dir: &Path, command: &Command) -> anyhow::Result<()> {
+    match command {
         Command::Backup { file } => {
-            let summary = store::back_up(&args.data_dir, file).context("no backup was made")?;
+            let summary = store::back_up(data_dir, file).context("no backup was made")?;
             output::line(&format!(
                 "{}: {} messages, {} bytes, epoch {}",
                 file.display(),
@@ -73,11 +53,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             ))
         }
         Command::Restore { file, even_if_damaged } => {
-            let summary = store::restore(file, &args.data_dir, *even_if_damaged)
-                .context("nothing was restored")?;
+            let summary =
+                store::restore(file, data_dir, *even_if_damaged).context("nothing was restored")?;
             output::line(&format!(
                 "{}: {} messages, in the new epoch {}",
-                args.data_dir.display(),
+                data_dir.display(),
                 summary.messages,
                 summary.epoch.as_str()
             ))
@@ -85,7 +65,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         Command::Check { file } => {
             let report = match file {
                 Some(file) => store::check_file(file),
-                None => store::check(&args.data_dir),
+                None => store::check(data_dir),
             };
             tell(&report.context("it cannot be checked")?)
         }

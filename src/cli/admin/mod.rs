@@ -1,0 +1,84 @@
+//! `peerpost admin`: what an operator does with a data folder on this machine, and with the server that
+//! runs on it.
+//!
+//! One file for each group of commands. What needs a running server goes over its admin socket:
+//! [`Place::connect`], and a method of `AdminService` for each.
+
+mod files;
+mod stats;
+
+use std::path::PathBuf;
+
+use super::advice::advise;
+use super::{output, render};
+use crate::client::AdminClient;
+use crate::server::ADMIN_SOCKET_FILE;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  peerpost admin stats                                  what a running server holds
+  peerpost admin backup /var/backups/peerpost-1.db      a copy of a running server's data
+  peerpost admin check                                  everything stored, held against what must be so
+  peerpost admin restore /var/backups/peerpost-1.db --data-dir restored")]
+pub(super) struct Args {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the data and the server on it are.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The server's data folder.
+    #[arg(
+        long,
+        global = true,
+        env = "PEERPOST_DATA_DIR",
+        value_name = "FOLDER",
+        default_value = "peerpost-data"
+    )]
+    data_dir: PathBuf,
+
+    /// The Unix socket of the server that runs on it [default: admin.sock in the data folder].
+    #[arg(long, global = true, env = "PEERPOST_ADMIN_SOCKET", value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Files(files::Command),
+    /// Show what a running server holds, and what is connected to it.
+    Stats(stats::Args),
+}
+
+pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
+    let place = &args.place;
+    match &args.command {
+        Command::Files(command) => files::run(&place.data_dir, command),
+        Command::Stats(args) => stats::run(place, args).await,
+    }
+}
+
+impl Place {
+    /// The server that runs on the data folder.
+    async fn connect(&self) -> anyhow::Result<AdminClient> {
+        let socket = match &self.admin_socket {
+            Some(socket) => socket.clone(),
+            None => self.data_dir.join(ADMIN_SOCKET_FILE),
+        };
+        AdminClient::connect(&socket).await.map_err(|error| {
+            advise(
+                error,
+                format!(
+                    "this needs the server that runs on {folder}: `peerpost serve --data-dir {folder}` \
+                     starts one; if its admin socket is elsewhere, name it with --admin-socket; only its \
+                     own user and root may connect",
+                    folder = self.data_dir.display()
+                ),
+            )
+        })
+    }
+}
