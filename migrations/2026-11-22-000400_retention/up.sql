@@ -34,3 +34,14 @@ CREATE TABLE retention_state (
     -- XXH3-64 over the others.
     checksum INTEGER NOT NULL
 ) STRICT;
+
+-- What is kept of single users' mailboxes, in place of what the server keeps. NULL: not a reason to remove
+-- anything.
+CREATE TABLE user_retention (
+    user_id INTEGER PRIMARY KEY REFERENCES users (id),
+    age_us INTEGER,
+    messages INTEGER,
+    after_acknowledgement_us INTEGER,
+    -- XXH3-64 over the others: what was meant to be kept would be removed.
+    checksum INTEGER NOT NULL
+) STRICT;

@@ -8,6 +8,7 @@ mod bench;
 mod chat;
 mod completions;
 mod connection;
+mod duration;
 mod escape;
 mod follow;
 mod health;

@@ -10,10 +10,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::LogFormat;
+use super::duration;
 use super::output;
 use super::signals::StopSignals;
 use crate::domain::limits::BODY_BYTES_CEILING;
 use crate::server::{self, AllowedOrigin, Listen, Options, Reload, TlsFiles};
+use crate::store::{Retention, RetentionOptions};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -112,6 +114,9 @@ pub(super) struct Args {
     #[arg(long, requires = "open")]
     open_beyond_loopback: bool,
 
+    #[command(flatten)]
+    retention: RetentionArgs,
+
     /// How the log on stderr is written.
     #[arg(long, env = "PEERPOST_LOG_FORMAT", value_enum, default_value = "text")]
     pub(super) log_format: LogFormat,
@@ -120,6 +125,58 @@ pub(super) struct Args {
     /// long for a merge otherwise.
     #[arg(long, value_name = "MESSAGES", hide = true)]
     merge_messages: Option<NonZero<usize>>,
+}
+
+/// What is kept. A mailbox loses entries at its beginning, as many as any of these lets go.
+#[derive(Debug, clap::Args)]
+struct RetentionArgs {
+    /// Remove messages this long after they were sent, such as 30d or 12h; more than nothing [default:
+    /// never].
+    #[arg(
+        long,
+        env = "PEERPOST_RETENTION_AGE",
+        value_name = "DURATION",
+        value_parser = duration::parse_some
+    )]
+    retention_age: Option<Duration>,
+
+    /// Keep the newest so many messages of each mailbox, 1 or more [default: all].
+    #[arg(long, env = "PEERPOST_RETENTION_COUNT", value_name = "MESSAGES")]
+    retention_count: Option<NonZero<u64>>,
+
+    /// Remove what its mailbox's owner acknowledged, this long after it was sent; 0s: at once [default:
+    /// never].
+    #[arg(
+        long,
+        env = "PEERPOST_RETENTION_AFTER_ACKNOWLEDGEMENT",
+        value_name = "DURATION",
+        value_parser = duration::parse
+    )]
+    retention_after_acknowledgement: Option<Duration>,
+
+    /// How often it is looked for what may go [default: 1m].
+    #[arg(
+        long,
+        env = "PEERPOST_RETENTION_INTERVAL",
+        value_name = "DURATION",
+        value_parser = duration::parse_some
+    )]
+    retention_interval: Option<Duration>,
+}
+
+impl RetentionArgs {
+    fn options(&self) -> RetentionOptions {
+        let mut options = RetentionOptions::default();
+        options.keep = Retention {
+            age: self.retention_age,
+            count: self.retention_count,
+            after_acknowledgement: self.retention_after_acknowledgement,
+        };
+        if let Some(interval) = self.retention_interval {
+            options.interval = interval;
+        }
+        options
+    }
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
@@ -209,5 +266,6 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     if let Some(messages) = args.merge_messages {
         options.merge_messages = messages.get();
     }
+    options.retention = args.retention.options();
     Ok(options)
 }

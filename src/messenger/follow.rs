@@ -148,9 +148,7 @@ impl Messenger {
         let state = self.store.mailbox_state(owner.id).await?;
         let delivered = match request.start {
             // What is gone of what comes after it, `started` shows.
-            FollowStart::Acknowledged => {
-                state.acknowledged_through.max(before_first(&state.range))
-            }
+            FollowStart::Acknowledged => state.acknowledged_through.max(before_first(&state.range)),
             FollowStart::After(after) => after,
             FollowStart::Now => state.range.last,
         };

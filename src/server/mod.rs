@@ -83,6 +83,8 @@ pub struct Options {
     /// The messages after which the store merges its indexes. Default
     /// [`MERGE_MESSAGES_DEFAULT`](store::MERGE_MESSAGES_DEFAULT).
     pub merge_messages: usize,
+    /// What is kept of each mailbox, and how the rest is removed. Default everything.
+    pub retention: store::RetentionOptions,
     /// Where an operator's tools find `/metrics`, `/healthz` and `/readyz`; port 0 takes any free one.
     /// Whoever reaches it is answered. Default nowhere.
     pub metrics_listen: Option<SocketAddr>,
@@ -109,6 +111,7 @@ impl Options {
             connections_max: CONNECTIONS_MAX_DEFAULT,
             workers: workers_default(),
             merge_messages: store::MERGE_MESSAGES_DEFAULT,
+            retention: store::RetentionOptions::default(),
             metrics_listen: None,
             allow_origins: Vec::new(),
             open: false,
@@ -294,6 +297,7 @@ where
 async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), OpenError> {
     let mut store_options = store::Options::new(&options.data_dir);
     store_options.merge_messages = options.merge_messages;
+    store_options.retention = options.retention;
     let opening =
         tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(Announcer(hub))));
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))

@@ -7,12 +7,12 @@ use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::prelude::*;
 use diesel::sql_types::Binary;
 use diesel::sqlite::Sqlite;
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::directory::Directory;
 use super::error::unless_damaged;
 use super::index::{Entry, Index, Placement, RequestKey, RequestKeys};
 use super::inserts::NewLogRow;
+use super::log_checksum::checksum;
 use super::schema::message_log;
 use crate::domain::{
     Body, BodyKind, Content, ContentType, Message, MessageId, RequestId, Sequence, Timestamp, User,
@@ -137,6 +137,16 @@ pub(super) fn last_position(connection: &mut SqliteConnection) -> QueryResult<i6
     let last: Option<i64> =
         message_log::table.select(diesel::dsl::max(message_log::position)).first(connection)?;
     Ok(last.unwrap_or(0))
+}
+
+/// Position and time of the first row.
+pub(super) fn first(connection: &mut SqliteConnection) -> QueryResult<Option<(i64, Timestamp)>> {
+    let row = message_log::table
+        .select((message_log::position, message_log::send_time_us))
+        .order(message_log::position.asc())
+        .first::<(i64, i64)>(connection)
+        .optional()?;
+    Ok(row.map(|(position, time)| (position, Timestamp::from_micros(time))))
 }
 
 /// How many rows there are.
@@ -367,62 +377,12 @@ impl LogRow {
     }
 }
 
-/// Rows up to this size are laid out on the stack and hashed at once, without an allocation and without
-/// a hasher that has to be set up; the bodies of longer ones are not copied.
-const SMALL_ROW_BYTES_MAX: usize = 512;
-
-/// The checksum of a row: XXH3-64 over every other column, each number in 8 bytes (little endian),
-/// each text and blob after its length, an absent request id as the length 2^64 - 1. This layout is
-/// part of the file format.
-fn checksum(row: &NewLogRow<'_>) -> i64 {
-    let mut small = [0; SMALL_ROW_BYTES_MAX];
-    let mut end = 0;
-    let mut fits = true;
-    each_part(row, |part| match small.get_mut(end..end + part.len()) {
-        Some(place) => {
-            place.copy_from_slice(part);
-            end += part.len();
-        }
-        None => fits = false,
-    });
-    if fits {
-        return xxh3_64(&small[..end]).cast_signed();
-    }
-    let mut hasher = Xxh3Default::new();
-    each_part(row, |part| hasher.update(part));
-    hasher.digest().cast_signed()
-}
-
-/// Hands the bytes that the checksum covers to `take`, part by part.
-fn each_part(row: &NewLogRow<'_>, mut take: impl FnMut(&[u8])) {
-    let numbers = [
-        row.position,
-        row.sender_id,
-        row.sender_sequence,
-        row.receiver_id,
-        row.receiver_sequence,
-        row.send_time_us,
-        row.body_kind,
-    ];
-    let variable = [
-        Some(row.message_id),
-        row.request_id.map(str::as_bytes),
-        Some(row.content_type.as_bytes()),
-        Some(row.body),
-    ];
-    for number in numbers {
-        take(&number.to_le_bytes());
-    }
-    for field in variable {
-        let length = field.map_or(u64::MAX, |field| field.len() as u64);
-        take(&length.to_le_bytes());
-        take(field.unwrap_or_default());
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use xxhash_rust::xxh3::xxh3_64;
+
     use super::*;
+    use crate::store::log_checksum::{SMALL_ROW_BYTES_MAX, each_part};
 
     fn sum(row: &LogRow) -> i64 {
         checksum(&row.as_new().expect("an id of 16 bytes"))

@@ -16,6 +16,7 @@ mod import;
 mod index;
 mod inserts;
 mod log;
+mod log_checksum;
 mod mailboxes;
 mod metrics;
 mod pages;
@@ -150,6 +151,7 @@ struct Inner {
     epoch: Epoch,
     healthy: watch::Receiver<bool>,
     database: PathBuf,
+    retention: Retention,
     metrics: Arc<StoreMetrics>,
 }
 
@@ -231,10 +233,11 @@ pub fn open(
         epoch,
         healthy,
         database,
+        retention: options.retention.keep,
         metrics,
     }));
     // With the first pass of retention as with the request keys: what a start has to do comes first.
-    let delay = options.request_keys_delay;
+    let delay = options.request_keys_delay.min(options.retention.interval);
     let database = &store.0.database;
     let retainer =
         Retainer::start(store.clone(), database, options.retention, merge_messages, delay)?;

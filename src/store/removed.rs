@@ -36,10 +36,7 @@ pub(super) fn interval_with(
 }
 
 /// The last interval that does not begin after `position`.
-fn last_up_to(
-    connection: &mut SqliteConnection,
-    position: i64,
-) -> QueryResult<Option<Interval>> {
+fn last_up_to(connection: &mut SqliteConnection, position: i64) -> QueryResult<Option<Interval>> {
     let row = removed_positions::table
         .filter(removed_positions::first_position.le(position))
         .order(removed_positions::first_position.desc())

@@ -117,5 +117,15 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    user_retention (user_id) {
+        user_id -> BigInt,
+        age_us -> Nullable<BigInt>,
+        messages -> Nullable<BigInt>,
+        after_acknowledgement_us -> Nullable<BigInt>,
+        checksum -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(users, mailboxes);
 diesel::allow_tables_to_appear_in_same_query!(users, tokens);

@@ -73,6 +73,7 @@ mod reflection_health;
 mod register;
 mod restart;
 mod restored;
+mod retention;
 mod send_message;
 mod send_messages;
 mod shutdown;

@@ -89,6 +89,14 @@ pub(super) fn examine(
             Some(interval) => removed.0.push(interval),
         }
     })?;
+    retention::overrides::visit(connection, |UserId(owner), is_whole| {
+        let problem = match (is_whole, mailboxes.contains_key(&owner)) {
+            (false, _) => "what is kept of it is not what was written",
+            (true, false) => "something else is kept of it, and there is no such user",
+            (true, true) => return,
+        };
+        report.add(Finding::Mailbox { owner, problem });
+    })?;
     match retention::state::read(connection) {
         Err(error) if is_damage(&error) => report.add(Finding::RetentionState),
         state => drop(state?),

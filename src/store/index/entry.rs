@@ -75,6 +75,9 @@ impl Placement {
 }
 
 impl Filter {
+    /// Every entry.
+    pub(in crate::store) const ALL: Self = Self { peer: None, received_only: false };
+
     pub(super) fn admits(self, entry: &Entry) -> bool {
         self.peer.is_none_or(|peer| entry.peer == peer) && (entry.received || !self.received_only)
     }

@@ -28,8 +28,8 @@ use tracing::error;
 pub(super) use self::entry::{Entry, Filter, Placement};
 pub(super) use self::entry::{RequestKey, RequestKeys};
 use self::filter::RequestFilter;
-use self::tail::{Tail, View};
 pub(super) use self::tables::{delete_request, delete_runs, request_rows};
+use self::tail::{Tail, View};
 pub(super) use self::writer::{IndexWriter, LoadError};
 use super::error::is_damage;
 use super::mailboxes;
@@ -240,11 +240,6 @@ impl Index {
     fn nothing_of(&self, owner: UserId) -> View {
         self.tail().view(owner, PageStart::After(Sequence::MAX), Filter::ALL, 0)
     }
-}
-
-impl Filter {
-    /// Every entry.
-    const ALL: Self = Self { peer: None, received_only: false };
 }
 
 /// The part of a mailbox that is to be read from the tables.

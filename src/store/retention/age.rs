@@ -10,6 +10,7 @@ use crate::domain::{Timestamp, UserId};
 use crate::store::error::unless_damaged;
 use crate::store::index::Index;
 use crate::store::log::{self, LogRow};
+use crate::store::mailboxes;
 use crate::store::removed::Interval;
 use crate::store::writer::{MergeEarly, RaiseFloors, RemoveRows, Settle};
 
@@ -64,8 +65,9 @@ impl Worker {
         while !batch.is_last && !batch.is_full() {
             let from = batch.through + 1;
             let end = removable_through(&self.store.0.index);
-            let (rows, is_end) = self.read(|connection, _| heads(connection, (from, end)))?;
+            let (mut rows, is_end) = self.read(|connection, _| heads(connection, (from, end)))?;
             batch.is_last = is_end;
+            self.note_overrides(&mut rows)?;
             for row in rows {
                 if row.send_time >= cutoff {
                     batch.is_last = true;
@@ -75,6 +77,28 @@ impl Worker {
             }
         }
         Ok(batch)
+    }
+
+    /// Of users for whom something else holds, this walk moves no mailbox: it removes what they have lost by
+    /// that, and leaves what they have.
+    fn note_overrides(&mut self, rows: &mut [Head]) -> Outcome<()> {
+        if self.overrides.is_empty() {
+            return Ok(());
+        }
+        let overrides = std::mem::take(&mut self.overrides);
+        let noted = self.read(|connection, _| {
+            for row in rows {
+                for (owner, sequence) in &row.entries {
+                    if overrides.contains_key(owner) {
+                        row.is_kept |= *sequence >= mailboxes::first(connection, *owner)?.get();
+                    }
+                }
+                row.entries.retain(|(owner, _)| !overrides.contains_key(owner));
+            }
+            Ok(())
+        });
+        self.overrides = overrides;
+        noted
     }
 
     /// What is in memory cannot be removed: merges it, once it is too old. Since that takes all that has come
@@ -111,8 +135,10 @@ pub(super) fn before(now: Timestamp, age: Duration) -> Timestamp {
 struct Head {
     position: i64,
     send_time: Timestamp,
-    /// None for a row that is not whole: it is left where it is, for those who may mend it.
+    /// In the mailboxes that are moved by it.
     entries: Vec<(UserId, i64)>,
+    /// It stays: another mailbox has it, or it is not whole and left for those who may mend it.
+    is_kept: bool,
 }
 
 /// The next rows, and whether there are no more, or none that can be read.
@@ -132,10 +158,11 @@ impl Head {
     fn of(row: &LogRow) -> Self {
         let (position, send_time) = (row.position, row.send_time());
         if row.is_whole() {
-            Self { position, send_time, entries: row.places().entries }
+            Self { position, send_time, entries: row.places().entries, is_kept: false }
         } else {
             // Its time may be what is wrong with it.
-            Self { position, send_time: Timestamp::from_micros(i64::MIN), entries: Vec::new() }
+            let send_time = Timestamp::from_micros(i64::MIN);
+            Self { position, send_time, entries: Vec::new(), is_kept: true }
         }
     }
 }
@@ -151,7 +178,7 @@ impl Batch {
             let met = self.entries.entry(*owner).or_insert((*sequence, *sequence));
             met.1 = *sequence;
         }
-        if !row.entries.is_empty() {
+        if !row.is_kept {
             self.rows_count += 1;
             add_position(&mut self.rows, row.position);
         }

@@ -56,9 +56,8 @@ impl Worker {
         end: i64,
         owners: &mut BTreeSet<UserId>,
     ) -> Outcome<i64> {
-        let rows = self.read(|connection, _| {
-            log::participants_after(connection, position, ROWS_AT_A_TIME)
-        })?;
+        let rows = self
+            .read(|connection, _| log::participants_after(connection, position, ROWS_AT_A_TIME))?;
         let last = rows.last().map(|(position, ..)| *position);
         for (_, sender, receiver) in rows {
             owners.extend([sender, receiver]);
@@ -68,7 +67,8 @@ impl Worker {
 
     fn bound(&mut self, owners: BTreeSet<UserId>, count: i64) -> Outcome<()> {
         let mut floors = Vec::new();
-        let owners: Vec<_> = owners.into_iter().collect();
+        let is_as_the_rest = |owner: &UserId| !self.overrides.contains_key(owner);
+        let owners: Vec<_> = owners.into_iter().filter(is_as_the_rest).collect();
         for some in owners.chunks(MAILBOXES_AT_A_TIME) {
             floors.extend(self.read(|connection, store| {
                 let mut floors = Vec::new();

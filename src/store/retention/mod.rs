@@ -7,7 +7,10 @@
 //! this entry is dealt with, whereupon the index loses it. Until it is noted, a start finds it again.
 
 mod age;
+mod api;
 mod count;
+pub(super) mod overrides;
+mod owners;
 mod pace;
 mod settle;
 pub(super) mod state;
@@ -15,14 +18,15 @@ mod sweep;
 
 use std::num::NonZero;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
 use tracing::{debug, error};
 
+use self::owners::Overrides;
 use self::pace::Pace;
 use super::connection::open_reader;
 use super::readers::snapshot;
@@ -134,6 +138,8 @@ struct Worker {
     pace: Pace,
     /// The log was walked through up to here for what is too old, since the start.
     walked_through: i64,
+    /// What is kept of single users' mailboxes, as of the present pass.
+    overrides: Overrides,
     /// The request keys are looked through when so many rows were removed.
     sweep_after: i64,
     /// When what is in memory was merged only so that it can be removed.
@@ -156,6 +162,7 @@ impl Worker {
             options,
             pace: Pace::default(),
             walked_through: 0,
+            overrides: Overrides::new(),
             sweep_after: i64::try_from(merge_messages).unwrap_or(i64::MAX),
             merged_early: None,
         };
@@ -175,7 +182,9 @@ impl Worker {
 
     /// Finds and removes what may go at this moment.
     fn pass(&mut self, now: Timestamp) -> Outcome<()> {
+        self.apply_overrides(now)?;
         self.bound_counts()?;
+        self.remove_acknowledged(now)?;
         self.remove_old(now)?;
         self.settle()?;
         self.sweep()?;
@@ -252,7 +261,12 @@ impl Worker {
 
 /// One pass as at the time `now`, on the caller's thread.
 #[cfg(test)]
-pub(super) fn pass(store: &Store, options: RetentionOptions, merge_messages: usize, now: Timestamp) {
+pub(super) fn pass(
+    store: &Store,
+    options: RetentionOptions,
+    merge_messages: usize,
+    now: Timestamp,
+) {
     let database = store.0.database.clone();
     let worker = Worker::new(store.clone(), &database, options, merge_messages);
     let (mut worker, _going_on) = worker.expect("opens");

@@ -152,11 +152,7 @@ enum Verdict {
 }
 
 /// Whether the row of an entry that `owner`'s mailbox has lost may go.
-fn may_go(
-    connection: &mut SqliteConnection,
-    owner: UserId,
-    entry: &Entry,
-) -> QueryResult<Verdict> {
+fn may_go(connection: &mut SqliteConnection, owner: UserId, entry: &Entry) -> QueryResult<Verdict> {
     let Some(row) = log::row(connection, entry.position)? else {
         let is_removed = removed::contains(connection, entry.position)?;
         return Ok(if is_removed { Verdict::Stays } else { Verdict::Lost });

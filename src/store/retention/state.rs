@@ -37,8 +37,7 @@ pub(in crate::store) fn read(connection: &mut SqliteConnection) -> QueryResult<S
         .optional()?;
     let Some(row) = row else { return Ok(State::default()) };
     let (scanned_through, scanned_count, swept_key, removed_unswept, removed_total, stored) = row;
-    let state =
-        State { scanned_through, scanned_count, swept_key, removed_unswept, removed_total };
+    let state = State { scanned_through, scanned_count, swept_key, removed_unswept, removed_total };
     if stored == checksum(&state) { Ok(state) } else { Err(unreadable("retention_state")) }
 }
 

@@ -56,7 +56,11 @@ impl Worker {
     pub(super) fn give_back(&mut self) -> Outcome<()> {
         loop {
             let free = self.read(|connection, _| {
-                Ok((pragma(connection, "auto_vacuum")? == 2, pragma(connection, "freelist_count")?, pragma(connection, "page_count")?))
+                Ok((
+                    pragma(connection, "auto_vacuum")? == 2,
+                    pragma(connection, "freelist_count")?,
+                    pragma(connection, "page_count")?,
+                ))
             })?;
             let (can_be, free, all) = free;
             if !can_be || free < FREE_PAGES_MIN || free < all / FREE_PART {

@@ -22,6 +22,7 @@ fn open_at(folder: TempDir) -> Scene {
     let adjust = |options: &mut Options| {
         options.merge_messages = MERGE_MESSAGES;
         options.request_keys_delay = HOUR;
+        options.retention.interval = HOUR;
     };
     Scene::open_with(folder, adjust).expect("opens")
 }
@@ -36,8 +37,7 @@ async fn retain_after(scene: &Scene, keep: Retention, later: Duration) {
     let options = RetentionOptions { keep, step_items: 1, ..RetentionOptions::default() };
     let later = i64::try_from(later.as_micros()).expect("short");
     let now = Timestamp::from_micros(Timestamp::now().as_micros() + later);
-    let pass =
-        move || super::super::retention::pass(&store, options, MERGE_MESSAGES, now);
+    let pass = move || super::super::retention::pass(&store, options, MERGE_MESSAGES, now);
     tokio::task::spawn_blocking(pass).await.expect("no panic");
 }
 
@@ -127,7 +127,8 @@ async fn a_cursor_behind_the_beginning_reads_nothing_and_the_range_says_why() {
     let bob = scene.user("bob").await;
     scene.send(&bob, &bob, &["1", "2", "3", "4", "5", "6", "7", "8", "9"]).await;
     retain(&scene, newest(4)).await;
-    for query in [after(&bob, 0), after(&bob, 4), before(&bob, 6), before(&bob, 5), before(&bob, 1)] {
+    for query in [after(&bob, 0), after(&bob, 4), before(&bob, 6), before(&bob, 5), before(&bob, 1)]
+    {
         for query in [query, received(query), with(&bob, query)] {
             let page = scene.page(query).await.expect("a page");
             assert!(page.messages.is_empty() && !page.has_more, "{page:?}");
@@ -161,7 +162,8 @@ async fn a_request_id_is_remembered_as_long_as_its_message_is_kept() {
     assert_eq!(again.id, forgotten.id);
     assert_eq!(findings(&scene), []);
     let keys = "count(*) FROM request_keys WHERE position IN (SELECT position FROM message_log)";
-    let (leading, all) = (count(&scene.folder, keys), count(&scene.folder, "count(*) FROM request_keys"));
+    let (leading, all) =
+        (count(&scene.folder, keys), count(&scene.folder, "count(*) FROM request_keys"));
     assert_eq!(all, leading, "the rest was swept away");
 }
 
@@ -174,10 +176,7 @@ async fn a_row_that_was_lost_does_not_pass_for_removed() {
     let folder = scene.close().await;
     for (damage, expected) in [
         ("DELETE FROM message_log WHERE position = 5", "the log has no row at position 5"),
-        (
-            "DELETE FROM removed_positions",
-            "the log has no rows from position 1 to 3",
-        ),
+        ("DELETE FROM removed_positions", "the log has no rows from position 1 to 3"),
         (
             "UPDATE removed_positions SET last_position = 4",
             "the removed position 0: the removed positions after it are not what was written",
@@ -223,9 +222,7 @@ async fn where_a_mailbox_begins_is_believed_only_as_it_was_written() {
     scene.send(&bob, &bob, &["1", "2", "3", "4", "5", "6", "7", "8", "9"]).await;
     retain(&scene, newest(6)).await;
     let folder = scene.close().await;
-    connect(&folder)
-        .batch_execute("UPDATE mailboxes SET first_sequence = 6")
-        .expect("executes");
+    connect(&folder).batch_execute("UPDATE mailboxes SET first_sequence = 6").expect("executes");
     let adjust = |options: &mut Options| options.request_keys_delay = HOUR;
     let refused = Scene::open_with(folder, adjust).err();
     assert!(matches!(refused, Some(OpenError::Database { .. })), "{refused:?}");
@@ -259,7 +256,13 @@ async fn a_cut_anywhere_in_retention_loses_nothing_that_is_kept() {
                 retain_after(&cut, newest(6), HOUR).await;
                 retain_after(&cut, at_most(2 * HOUR), 3 * HOUR).await;
                 assert_eq!(check_all(&cut, &chatter).await, goal);
-                assert_eq!(count(&cut.folder, "count(*) FROM mailboxes WHERE removed_through < first_sequence - 2"), 0);
+                assert_eq!(
+                    count(
+                        &cut.folder,
+                        "count(*) FROM mailboxes WHERE removed_through < first_sequence - 2"
+                    ),
+                    0
+                );
             }
             drop(cut.close().await);
         }
@@ -267,4 +270,69 @@ async fn a_cut_anywhere_in_retention_loses_nothing_that_is_kept() {
     assert!(seen.is_sorted(), "mailboxes only ever begin later");
     seen.dedup();
     assert!(seen.len() > 4, "there were cuts between the steps: {seen:?}");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_goes_when_it_is_old_enough_and_nothing_else() {
+    let scene = new_scene();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    scene.send(&alice, &bob, &["1", "2", "3", "4", "5", "6", "7", "8", "9"]).await;
+    let through = Sequence::parse(4).expect("a sequence");
+    scene.store.acknowledge(bob.id, through).await.expect("stored").expect("is there");
+    let keep = Retention { after_acknowledgement: Some(HOUR), ..Retention::default() };
+    retain(&scene, keep).await;
+    assert_eq!(range(&scene, &bob).await, (1, 9), "too young");
+    retain_after(&scene, keep, 2 * HOUR).await;
+    assert_eq!((range(&scene, &bob).await, range(&scene, &alice).await), ((5, 9), (1, 9)));
+    let state = scene.store.mailbox_state(bob.id).await.expect("readable");
+    assert_eq!(state.acknowledged_through, through);
+    scene.store.acknowledge(alice.id, through).await.expect("stored").expect("is there");
+    retain_after(&scene, keep, 2 * HOUR).await;
+    assert_eq!(count(&scene.folder, "min(position) FROM message_log"), 5);
+    assert_eq!(findings(&scene), []);
+}
+
+#[tokio::test]
+async fn for_single_users_something_else_holds() {
+    let scene = new_scene();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    let carol = scene.user("carol").await;
+    scene.send(&alice, &bob, &["1", "2", "3", "4"]).await;
+    scene.send(&carol, &carol, &["1", "2", "3", "4", "5"]).await;
+    let store = &scene.store;
+    store.set_user_retention(bob.id, Some(Retention::default())).await.expect("stored");
+    store.set_user_retention(carol.id, Some(newest(2))).await.expect("stored");
+    assert_eq!(store.user_retention(carol.id).await.expect("readable"), Some(newest(2)));
+    assert_eq!(store.user_retention(alice.id).await.expect("readable"), None);
+    retain_after(&scene, at_most(HOUR), 2 * HOUR).await;
+    assert_eq!(range(&scene, &alice).await, (5, 4), "as the server keeps it");
+    assert_eq!(range(&scene, &bob).await, (1, 4), "everything");
+    assert_eq!(range(&scene, &carol).await, (4, 5), "her newest two");
+    assert_eq!(scene.sequences(after(&bob, 0)).await.0, [1, 2, 3, 4]);
+    assert_eq!(findings(&scene), []);
+
+    scene.store.set_user_retention(bob.id, None).await.expect("stored");
+    retain_after(&scene, at_most(HOUR), 2 * HOUR).await;
+    assert_eq!(range(&scene, &bob).await, (5, 4), "as the server keeps it again");
+    assert_eq!(count(&scene.folder, "min(position) FROM message_log"), 8);
+    assert_eq!(findings(&scene), []);
+}
+
+#[tokio::test]
+async fn a_mailbox_that_is_emptied_goes_on_counting() {
+    let scene = new_scene();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    scene.send(&alice, &bob, &["1", "2", "3", "4", "5", "6"]).await;
+    let last = scene.store.empty_mailbox(bob.id).await.expect("stored");
+    assert_eq!(last.get(), 6);
+    assert_eq!(range(&scene, &bob).await, (7, 6));
+    assert_eq!(range(&scene, &alice).await, (1, 6));
+    retain(&scene, Retention::default()).await;
+    scene.store.empty_mailbox(alice.id).await.expect("stored");
+    retain(&scene, Retention::default()).await;
+    assert_eq!(count(&scene.folder, "count(*) FROM message_log"), 1, "the log's last row");
+    let scene = open_at(scene.close().await);
+    scene.send(&alice, &bob, &["7"]).await;
+    assert_eq!((range(&scene, &bob).await, range(&scene, &alice).await), ((7, 7), (7, 7)));
+    assert_eq!(findings(&scene), []);
 }

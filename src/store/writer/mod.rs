@@ -28,7 +28,8 @@ pub use self::import::{ImportedUser, UserToImport};
 pub use self::jobs::Registered;
 pub(super) use self::jobs::{Acknowledge, MarkSeen, Register};
 pub(super) use self::trim::{
-    ForgetRequests, GiveBack, MergeEarly, Note, RaiseFloors, RemoveRows, Settle, Step, Work,
+    EmptyMailbox, ForgetRequests, GiveBack, MergeEarly, Note, RaiseFloors, RemoveRows,
+    SetRetention, Settle, Step, Work,
 };
 use super::StoreError;
 use super::admission::{Admission, NotAdmitted, Place};

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use diesel::prelude::*;
 
 use super::{Transaction, Write};
-use crate::domain::UserId;
+use crate::domain::{Sequence, UserId};
 use crate::store::error::unreadable;
 use crate::store::index::{self, RequestKey};
 use crate::store::removed::{self, Interval};
 use crate::store::retention::state::{self, State};
+use crate::store::retention::{Retention, overrides};
 use crate::store::{StoreError, log, mailboxes};
 
 /// How long a step may take before its commit. One item is done in any case.
@@ -31,11 +32,7 @@ pub(in crate::store) trait Work: Send + Sync + 'static {
     fn item(&self, number: usize, transaction: &mut Transaction<'_>) -> QueryResult<()>;
 
     /// Ends a step that did these items.
-    fn end_step(
-        &self,
-        _: std::ops::Range<usize>,
-        _: &mut Transaction<'_>,
-    ) -> QueryResult<()> {
+    fn end_step(&self, _: std::ops::Range<usize>, _: &mut Transaction<'_>) -> QueryResult<()> {
         Ok(())
     }
 }
@@ -152,7 +149,10 @@ impl Work for ForgetRequests {
 }
 
 /// Changes the state by what retention knows: the whole of a work in one step.
-pub(in crate::store) struct Note(pub(in crate::store) fn(&mut State, i64, i64), pub(in crate::store) (i64, i64));
+pub(in crate::store) struct Note(
+    pub(in crate::store) fn(&mut State, i64, i64),
+    pub(in crate::store) (i64, i64),
+);
 
 impl Write for Note {
     type Output = ();
@@ -190,5 +190,36 @@ impl Write for GiveBack {
         use diesel::connection::SimpleConnection as _;
         let pragma = format!("PRAGMA incremental_vacuum({})", self.pages);
         transaction.connection.batch_execute(&pragma).map(Ok)
+    }
+}
+
+/// Removes all of a mailbox: it begins after its last entry. What that is.
+pub(in crate::store) struct EmptyMailbox(pub(in crate::store) UserId);
+
+impl Write for EmptyMailbox {
+    type Output = Sequence;
+
+    fn apply(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+    ) -> QueryResult<Result<Sequence, StoreError>> {
+        let Transaction { connection, sequences, index, .. } = transaction;
+        let last = sequences.range(connection, index.index(), self.0)?.last;
+        mailboxes::raise(connection, self.0, last.next().get())?;
+        Ok(Ok(last))
+    }
+}
+
+/// Sets what is kept of a user's mailbox; `None`: what the server keeps.
+pub(in crate::store) struct SetRetention(
+    pub(in crate::store) UserId,
+    pub(in crate::store) Option<Retention>,
+);
+
+impl Write for SetRetention {
+    type Output = ();
+
+    fn apply(&mut self, transaction: &mut Transaction<'_>) -> QueryResult<Result<(), StoreError>> {
+        overrides::set(transaction.connection, self.0, self.1.as_ref()).map(Ok)
     }
 }
