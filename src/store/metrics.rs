@@ -55,6 +55,8 @@ pub struct StoreStats {
     pub tokens: i64,
     /// The position of the newest message in the log.
     pub messages: i64,
+    /// The messages that were removed from it.
+    pub removed: i64,
     /// The size of the database's file.
     pub database_bytes: u64,
     /// The size of its write-ahead log.
@@ -72,8 +74,9 @@ impl Store {
         let read = move |c: &mut _| {
             let (users, tokens) = directory::counts(c).map_err(failed)?;
             let sizes = Sizes::of(&database);
+            let removed = state::read(c).map_err(failed)?.removed_total;
             let (database_bytes, wal_bytes) = (sizes.database, sizes.wal);
-            Ok(StoreStats { users, tokens, messages, database_bytes, wal_bytes })
+            Ok(StoreStats { users, tokens, messages, removed, database_bytes, wal_bytes })
         };
         self.0.readers.read(read).await
     }
