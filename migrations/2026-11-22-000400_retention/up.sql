@@ -45,3 +45,16 @@ CREATE TABLE user_retention (
     -- XXH3-64 over the others: what was meant to be kept would be removed.
     checksum INTEGER NOT NULL
 ) STRICT;
+
+-- When a message's body goes, if it is to. Then the checksum covers these columns too; else it is as it was.
+ALTER TABLE message_log ADD COLUMN expire_time_us INTEGER;
+-- Where the body is gone: the first 16 bytes of SHA-256 over the database's salt, the position and what the
+-- body was, to tell whether a send that is repeated is the same.
+ALTER TABLE message_log ADD COLUMN erased_digest BLOB;
+
+-- The messages whose bodies are to go.
+CREATE TABLE expirations (
+    expire_time_us INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (expire_time_us, position)
+) STRICT, WITHOUT ROWID;

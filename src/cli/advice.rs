@@ -133,6 +133,7 @@ fn for_reason(reason: ErrorReason) -> Option<&'static str> {
             "send it in parts, or ask the server's operator for a higher limit (`serve \
              --body-bytes-max`)",
         ),
+        R::MessageExpired => Some("give it more time, or none: the message would be gone already"),
         R::SequenceOutOfRange => Some("`peerpost inbox` shows which sequences there are"),
         R::EpochMismatch => Some(
             "the server's data was replaced or restored since, and the mailbox is another one: \

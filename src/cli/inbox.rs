@@ -126,7 +126,10 @@ async fn print_since(client: &Client, args: &Args, since: Timestamp) -> anyhow::
         }
         match page.messages.first() {
             Some(first) if page.has_more => before = first.sequence,
-            _ => break,
+            _ => {
+                after = page.first_sequence - 1;
+                break;
+            }
         }
     }
     tracing::debug!(%since, after, "the last message before it");

@@ -56,3 +56,6 @@ pub const STREAM_SENDS_IN_WORK_MAX: usize = 1024;
 
 /// The bytes of bodies in work on one `SendMessages` stream at which it reads no further.
 pub const STREAM_SENDS_IN_WORK_BYTES_MAX: usize = 1024 * 1024;
+
+/// The longest time for which a message can be sent that is to expire: ten years of 365.25 days.
+pub const TTL_MAX: Duration = Duration::from_hours(87_660);

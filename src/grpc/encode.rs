@@ -28,16 +28,20 @@ fn with_content(
     content_type: ContentType,
 ) -> proto::Message {
     let is_sender = message.sender.id == owner;
+    // At the last moment, so that nobody is given a body that has expired.
+    let expired = message.is_expired();
     proto::Message {
         message_id: message.id.to_text(),
         sequence: message.sequence_for(owner).unwrap_or_default().get(),
         from_user: message.sender.name.as_str().to_owned(),
         to_user: message.receiver.name.as_str().to_owned(),
         send_time: Some(timestamp(message.send_time)),
-        body: Some(match body {
+        body: (!expired).then(|| match body {
             Body::Text(text) => proto::message::Body::Text(text),
             Body::Data(data) => proto::message::Body::Data(data),
         }),
+        expire_time: message.expiry.map(|expiry| timestamp(expiry.time)),
+        expired,
         content_type: content_type.into_string(),
         request_id: match &message.request_id {
             Some(request_id) if is_sender => request_id.as_str().to_owned(),

@@ -257,6 +257,12 @@ impl Refusal {
                  content type; that one stands and nothing was stored",
             )
             .with("request_id", &request_id.as_str()),
+            StoreError::Expired => Self::new(
+                Code::InvalidArgument,
+                ErrorReason::MessageExpired,
+                "expire_time: is not after the present; nothing was stored",
+            )
+            .field("expire_time", "is not after the present"),
             StoreError::WriteQueueFull { limit_bytes } => Self::new(
                 Code::ResourceExhausted,
                 ErrorReason::WriteQueueFull,

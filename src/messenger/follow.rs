@@ -311,7 +311,7 @@ impl Follow {
 }
 
 /// The cursor from which the whole mailbox is delivered.
-fn before_first(range: &MailboxRange) -> Sequence {
+pub(super) fn before_first(range: &MailboxRange) -> Sequence {
     Sequence::parse(range.first.get() - 1).unwrap_or(Sequence::ZERO)
 }
 

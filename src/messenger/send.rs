@@ -1,5 +1,5 @@
 use super::Messenger;
-use crate::domain::{Content, RequestId, User, Username};
+use crate::domain::{Content, Expiry, RequestId, User, Username};
 use crate::store::{Draft, PendingMessage, Receiver, StoreError};
 
 /// A message as its sender hands it in.
@@ -11,6 +11,8 @@ pub struct Outgoing {
     pub content: Content,
     /// The sender's idempotency key.
     pub request_id: Option<RequestId>,
+    /// When its body goes, if it is to.
+    pub expiry: Option<Expiry>,
 }
 
 impl Messenger {
@@ -24,12 +26,12 @@ impl Messenger {
         sender: &User,
         outgoing: Outgoing,
     ) -> Result<PendingMessage, StoreError> {
-        let Outgoing { to, content, request_id } = outgoing;
+        let Outgoing { to, content, request_id, expiry } = outgoing;
         let receiver = match self.store.remembered_user(&to) {
             Some(user) => Receiver::User(user),
             None => Receiver::Named(to),
         };
-        let draft = Draft { sender: sender.clone(), receiver, content, request_id };
+        let draft = Draft { sender: sender.clone(), receiver, content, request_id, expiry };
         self.store.append(draft).await
     }
 }

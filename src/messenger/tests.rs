@@ -57,7 +57,8 @@ impl Scene {
         };
         let alice = &self.alice;
         let receiver = receiver.clone().into();
-        let draft = Draft { sender: alice.clone(), receiver, content, request_id: None };
+        let draft =
+            Draft { sender: alice.clone(), receiver, content, request_id: None, expiry: None };
         let pending = self.messenger.store.append(draft).await.expect("a place");
         pending.committed().await.expect("stored");
     }

@@ -21,6 +21,9 @@ pub enum StoreError {
     /// The sender used this key for another message.
     #[error("the request_id was used for another message")]
     RequestIdReused(RequestId),
+    /// The message would have expired before it was stored.
+    #[error("the message has expired")]
+    Expired,
     /// No place in the write queue within [`super::Options::admission_wait`].
     #[error("the write queue is full")]
     WriteQueueFull {

@@ -11,12 +11,12 @@ use diesel::sqlite::Sqlite;
 use super::directory::Directory;
 use super::error::unless_damaged;
 use super::index::{Entry, Index, Placement, RequestKey, RequestKeys};
-use super::inserts::NewLogRow;
+use super::inserts::{NewExpiration, NewLogRow};
 use super::log_checksum::checksum;
 use super::schema::message_log;
 use crate::domain::{
-    Body, BodyKind, Content, ContentType, Message, MessageId, RequestId, Sequence, Timestamp, User,
-    UserId,
+    Body, BodyKind, Content, ContentType, Message, MessageExpiry, MessageId, RequestId, Sequence,
+    Timestamp, User, UserId,
 };
 
 const BODY_KIND_TEXT: i64 = 0;
@@ -39,6 +39,8 @@ pub(super) struct LogRow {
     body_kind: i64,
     body: Vec<u8>,
     checksum: i64,
+    expire_time_us: Option<i64>,
+    erased_digest: Option<Vec<u8>>,
 }
 
 /// A message's id as it is read, without an allocation a row; `None` when it has not 16 bytes, which
@@ -104,6 +106,13 @@ impl<'a> Names<'a> {
     }
 }
 
+fn kind(body: &Body) -> i64 {
+    match body.kind() {
+        BodyKind::Text => BODY_KIND_TEXT,
+        BodyKind::Data => BODY_KIND_DATA,
+    }
+}
+
 /// Appends `message` at `position`.
 pub(super) fn append(
     connection: &mut SqliteConnection,
@@ -120,15 +129,18 @@ pub(super) fn append(
         send_time_us: message.send_time.as_micros(),
         request_id: message.request_id.as_ref().map(RequestId::as_str),
         content_type: message.content.content_type.as_str(),
-        body_kind: match message.content.body.kind() {
-            BodyKind::Text => BODY_KIND_TEXT,
-            BodyKind::Data => BODY_KIND_DATA,
-        },
+        body_kind: kind(&message.content.body),
         body: message.content.body.as_bytes(),
         checksum: 0,
+        expire_time_us: message.expiry.map(|expiry| expiry.time.as_micros()),
+        erased_digest: None,
     };
     row.checksum = checksum(&row);
+    let expire_time_us = row.expire_time_us;
     row.execute(connection)?;
+    if let Some(expire_time_us) = expire_time_us {
+        NewExpiration { expire_time_us, position }.execute(connection)?;
+    }
     Ok(())
 }
 
@@ -274,6 +286,29 @@ pub(super) fn remove(
         .execute(connection)
 }
 
+/// Takes the body out of a row, and leaves a digest of it in its place. Whether the row is whole: if it is
+/// not, nothing is done.
+pub(super) fn erase(
+    connection: &mut SqliteConnection,
+    mut row: LogRow,
+    keys: &RequestKeys,
+) -> QueryResult<bool> {
+    if !row.is_whole() || row.erased_digest.is_some() {
+        return Ok(row.erased_digest.is_some());
+    }
+    row.erased_digest = Some(keys.body_digest(row.position, &row.body).to_vec());
+    row.body.clear();
+    let Some(new) = row.as_new() else { return Ok(false) };
+    diesel::update(message_log::table.find(row.position))
+        .set((
+            message_log::body.eq(new.body),
+            message_log::erased_digest.eq(new.erased_digest),
+            message_log::checksum.eq(checksum(&new)),
+        ))
+        .execute(connection)?;
+    Ok(true)
+}
+
 /// The row at `position`.
 pub(super) fn row(connection: &mut SqliteConnection, position: i64) -> QueryResult<Option<LogRow>> {
     message_log::table.find(position).select(LogRow::as_select()).first(connection).optional()
@@ -315,6 +350,20 @@ impl LogRow {
         Timestamp::from_micros(self.send_time_us)
     }
 
+    /// When its body goes, and it has not yet.
+    pub(super) fn expires(&self) -> Option<i64> {
+        self.expire_time_us.filter(|_| self.erased_digest.is_none())
+    }
+
+    /// Whether its body is, or was, this one. It is whole.
+    pub(super) fn has_body(&self, body: &Body, keys: &RequestKeys) -> bool {
+        let is_body = match &self.erased_digest {
+            Some(digest) => *digest == keys.body_digest(self.position, body.as_bytes()),
+            None => self.body == body.as_bytes(),
+        };
+        is_body && self.body_kind == kind(body)
+    }
+
     /// The bytes of the body.
     pub(super) fn body_bytes(&self) -> usize {
         self.body.len()
@@ -339,6 +388,9 @@ impl LogRow {
     /// The message of a whole row; `None` for a value that this code would not have written.
     fn decode(self, sender: User, receiver: User) -> Option<Message> {
         let body = match self.body_kind {
+            BODY_KIND_TEXT | BODY_KIND_DATA if self.erased_digest.is_some() => {
+                Body::Data(Bytes::new())
+            }
             BODY_KIND_TEXT => Body::text(String::from_utf8(self.body).ok()?, usize::MAX).ok()?,
             BODY_KIND_DATA => Body::data(Bytes::from(self.body), usize::MAX).ok()?,
             _ => return None,
@@ -350,6 +402,10 @@ impl LogRow {
             sender_sequence: Sequence::parse(self.sender_sequence).ok()?,
             receiver_sequence: Sequence::parse(self.receiver_sequence).ok()?,
             send_time: Timestamp::from_micros(self.send_time_us),
+            expiry: self.expire_time_us.map(|time| MessageExpiry {
+                time: Timestamp::from_micros(time),
+                is_erased: self.erased_digest.is_some(),
+            }),
             request_id: match self.request_id {
                 Some(text) => RequestId::parse(text).ok()?,
                 None => None,
@@ -373,6 +429,8 @@ impl LogRow {
             body_kind: self.body_kind,
             body: &self.body,
             checksum: self.checksum,
+            expire_time_us: self.expire_time_us,
+            erased_digest: self.erased_digest.as_deref(),
         })
     }
 }
@@ -402,6 +460,8 @@ mod tests {
             body_kind: BODY_KIND_TEXT,
             body: b"hello".to_vec(),
             checksum: 0,
+            expire_time_us: None,
+            erased_digest: None,
         };
         row.checksum = sum(&row);
         row
@@ -409,7 +469,7 @@ mod tests {
 
     #[test]
     fn the_checksum_covers_every_column() {
-        let damages: [fn(&mut LogRow); 13] = [
+        let damages: [fn(&mut LogRow); 16] = [
             |row| row.position += 1,
             |row| row.message_id.0 = Some([8; 16]),
             |row| row.message_id.0 = None,
@@ -423,6 +483,9 @@ mod tests {
             |row| row.content_type.push(' '),
             |row| row.body_kind = BODY_KIND_DATA,
             |row| row.body[0] ^= 1,
+            |row| row.expire_time_us = Some(0),
+            |row| row.erased_digest = Some(vec![]),
+            |row| (row.expire_time_us, row.erased_digest) = (Some(0), Some(vec![])),
         ];
         for (number, damage) in damages.iter().enumerate() {
             let mut row = a_row();
@@ -435,6 +498,10 @@ mod tests {
     #[test]
     fn the_checksum_of_a_known_row_stays_the_same_across_versions() {
         assert_eq!(a_row().checksum, 3_430_266_489_979_838_986, "the file format");
+        let row = LogRow { expire_time_us: Some(6), ..a_row() };
+        assert_eq!(sum(&row), 0, "the file format");
+        let row = LogRow { erased_digest: Some(vec![7; 16]), ..row };
+        assert_eq!(sum(&row), 0, "the file format");
     }
 
     #[test]

@@ -9,8 +9,9 @@ use super::inserts::NewLogRow;
 pub(super) const SMALL_ROW_BYTES_MAX: usize = 512;
 
 /// The checksum of a row: XXH3-64 over every other column, each number in 8 bytes (little endian),
-/// each text and blob after its length, an absent request id as the length 2^64 - 1. This layout is
-/// part of the file format.
+/// each text and blob after its length, an absent one as the length 2^64 - 1; the time at which it expires
+/// (8 bytes after their length) and the digest of an erased body only if there is one of the two. This
+/// layout is part of the file format.
 pub(super) fn checksum(row: &NewLogRow<'_>) -> i64 {
     let mut small = [0; SMALL_ROW_BYTES_MAX];
     let mut end = 0;
@@ -50,9 +51,18 @@ pub(super) fn each_part(row: &NewLogRow<'_>, mut take: impl FnMut(&[u8])) {
     for number in numbers {
         take(&number.to_le_bytes());
     }
-    for field in variable {
+    let mut take_field = |field: Option<&[u8]>| {
         let length = field.map_or(u64::MAX, |field| field.len() as u64);
         take(&length.to_le_bytes());
         take(field.unwrap_or_default());
+    };
+    for field in variable {
+        take_field(field);
+    }
+    // Rows of before had neither.
+    if row.expire_time_us.is_some() || row.erased_digest.is_some() {
+        let expire_time = row.expire_time_us.map(i64::to_le_bytes);
+        take_field(expire_time.as_ref().map(<[u8; 8]>::as_slice));
+        take_field(row.erased_digest);
     }
 }

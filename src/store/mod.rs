@@ -10,6 +10,7 @@ mod connection;
 mod consistency;
 mod directory;
 mod error;
+mod expirations;
 pub mod flask;
 mod folder;
 mod import;

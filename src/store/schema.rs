@@ -44,6 +44,15 @@ diesel::table! {
         body_kind -> BigInt,
         body -> Binary,
         checksum -> BigInt,
+        expire_time_us -> Nullable<BigInt>,
+        erased_digest -> Nullable<Binary>,
+    }
+}
+
+diesel::table! {
+    expirations (expire_time_us, position) {
+        expire_time_us -> BigInt,
+        position -> BigInt,
     }
 }
 

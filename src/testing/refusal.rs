@@ -108,6 +108,7 @@ fn promise_of(reason: ErrorReason) -> Promise {
     match reason {
         R::Unspecified => panic!("ERROR_REASON_UNSPECIFIED is not used"),
         R::InvalidField => about_fields(Code::InvalidArgument, &[]),
+        R::MessageExpired => about_fields(Code::InvalidArgument, &[]),
         R::BodyTooLarge => about_fields(Code::InvalidArgument, &["limit_bytes"]),
         R::TokenMissing | R::TokenMalformed | R::TokenUnknown => plain(Code::Unauthenticated, &[]),
         R::UserMismatch => plain(Code::PermissionDenied, &["username"]),

@@ -59,6 +59,13 @@ pub enum Finding {
         /// What is wrong.
         problem: &'static str,
     },
+    /// The record of the bodies that are to go does not say what the log says.
+    Expirations {
+        /// The bodies that the log has.
+        in_log: u64,
+        /// Those that are noted.
+        noted: u64,
+    },
     /// How far retention has come is not what was written.
     RetentionState,
     /// A mailbox does not go on where it ended.
@@ -138,6 +145,10 @@ impl fmt::Display for Finding {
             Self::Removed { position, problem } => {
                 write!(f, "the removed position {position}: {problem}")
             }
+            Self::Expirations { in_log, noted } => write!(
+                f,
+                "the record of what is to expire differs from the log: {noted} entries for {in_log}"
+            ),
             Self::RetentionState => write!(f, "the state of retention: it is not what was written"),
             Self::AcknowledgedBeyond { owner, acknowledged, last } => write!(
                 f,

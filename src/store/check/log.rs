@@ -9,12 +9,12 @@ use crate::domain::UserId;
 use crate::store::log::{self, LogRow};
 
 /// Reads all rows. What those up to the index's mark stand for is summed up, for the indexes to be
-/// compared with: by mailbox, and in `requests`.
+/// compared with: by mailbox, and in `requests`; and in `expirations`, which bodies are to go.
 pub(super) fn examine(
     connection: &mut SqliteConnection,
     state: Option<&State>,
     (mailboxes, removed): (&mut Mailboxes, &Removed),
-    requests: &mut Sum,
+    (requests, expirations): (&mut Sum, &mut Sum),
     report: &mut CheckReport,
 ) -> QueryResult<()> {
     let mut expected = 1;
@@ -37,6 +37,9 @@ pub(super) fn examine(
         }
         report.messages += 1;
         place(&row, state, mailboxes, report);
+        if let Some(time) = row.expires() {
+            expirations.add(hash(&[time, row.position]));
+        }
         let merged = state.filter(|state| row.position <= state.merged_through);
         if let Some(key) = merged.and_then(|state| row.request_key(&state.keys)) {
             requests.add(hash(&[key.0, row.position]));

@@ -121,10 +121,14 @@ fn examine(connection: &mut SqliteConnection) -> QueryResult<CheckReport> {
         retention::examine(connection, &mut mailboxes, &mut removed, report)
     })?;
     let state = index::state(connection, &mut report)?;
-    let mut requests = Sum::default();
+    let (mut requests, mut expirations) = (Sum::default(), Sum::default());
     part(&mut report, "the log", |report| {
         let known = (&mut mailboxes, &removed);
-        log::examine(connection, state.as_ref(), known, &mut requests, report)
+        let sums = (&mut requests, &mut expirations);
+        log::examine(connection, state.as_ref(), known, sums, report)
+    })?;
+    part(&mut report, "what is to expire", |report| {
+        retention::expirations(connection, &removed, expirations, report)
     })?;
     if let Some(state) = &state {
         part(&mut report, "the indexes", |report| {

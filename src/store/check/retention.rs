@@ -2,11 +2,12 @@
 
 use diesel::prelude::*;
 
-use super::{CheckReport, Finding, Mailboxes};
+use super::log::hash;
+use super::{CheckReport, Finding, Mailboxes, Sum};
 use crate::domain::UserId;
 use crate::store::error::is_damage;
 use crate::store::removed::{self, Interval};
-use crate::store::{mailboxes, retention};
+use crate::store::{expirations, mailboxes, retention};
 
 /// The positions whose rows were removed, in order.
 #[derive(Debug, Default)]
@@ -100,6 +101,27 @@ pub(super) fn examine(
     match retention::state::read(connection) {
         Err(error) if is_damage(&error) => report.add(Finding::RetentionState),
         state => drop(state?),
+    }
+    Ok(())
+}
+
+/// Every body that is to go is noted.
+pub(super) fn expirations(
+    connection: &mut SqliteConnection,
+    removed: &Removed,
+    in_log: Sum,
+    report: &mut CheckReport,
+) -> QueryResult<()> {
+    let mut noted = Sum::default();
+    expirations::visit(connection, |(time, position)| {
+        // Those of removed messages are deleted when their time comes.
+        if !removed.contains(position) {
+            noted.add(hash(&[time, position]));
+        }
+    })?;
+    if noted != in_log {
+        let (in_log, noted) = (in_log.count, noted.count);
+        report.add(Finding::Expirations { in_log, noted });
     }
     Ok(())
 }

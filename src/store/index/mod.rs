@@ -192,6 +192,11 @@ impl Index {
         Ok(found)
     }
 
+    /// What makes the request keys.
+    pub(super) fn keys(&self) -> &RequestKeys {
+        &self.keys
+    }
+
     /// The key of `sender`'s `request_id`.
     pub(super) fn request_key(&self, sender: UserId, request_id: &RequestId) -> RequestKey {
         self.keys.key(sender, request_id)

@@ -1,7 +1,6 @@
 //! By age: the log is walked from its beginning while its rows are old enough, for all mailboxes at once.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use diesel::prelude::*;
 
@@ -44,7 +43,7 @@ impl Worker {
     /// Removes what is older than the server keeps.
     pub(super) fn remove_old(&mut self, now: Timestamp) -> Outcome<()> {
         let Some(age) = self.options.keep.age else { return Ok(()) };
-        let cutoff = before(now, age);
+        let cutoff = now.before(age);
         self.merge_old(cutoff)?;
         loop {
             let batch = self.old_rows(cutoff)?;
@@ -123,12 +122,6 @@ impl Worker {
 pub(super) fn removable_through(index: &Index) -> i64 {
     let (last, ..) = index.progress();
     index.merged_through().min(last - 1)
-}
-
-/// The time so long ago.
-pub(super) fn before(now: Timestamp, age: Duration) -> Timestamp {
-    let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-    Timestamp::from_micros(now.as_micros().saturating_sub(age))
 }
 
 /// What is needed of a row to remove it.

@@ -182,6 +182,7 @@ impl Worker {
 
     /// Finds and removes what may go at this moment.
     fn pass(&mut self, now: Timestamp) -> Outcome<()> {
+        self.expire(now)?;
         self.apply_overrides(now)?;
         self.bound_counts()?;
         self.remove_acknowledged(now)?;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use diesel::prelude::*;
 
-use super::age::before;
 use super::{Outcome, Retention, Worker, overrides};
 use crate::domain::{Sequence, Timestamp, UserId};
 use crate::store::error::unless_damaged;
@@ -109,7 +108,7 @@ fn due(
         let Some(row) = row.filter(log::LogRow::is_whole) else {
             return Ok(Due { first, before: before_it, has_more: false });
         };
-        let is_older = |age| row.send_time() < before(now, age);
+        let is_older = |age| row.send_time() < now.before(age);
         let is_acknowledged = entry.sequence <= acknowledged.get();
         let goes = keep.age.is_some_and(is_older)
             || keep.after_acknowledgement.is_some_and(|age| is_acknowledged && is_older(age));

@@ -1,13 +1,16 @@
-//! What removed rows leave behind: request keys that lead nowhere, and room in the file.
+//! What is to go from the disk alone: bodies that expired, request keys of removed rows that lead nowhere, and
+//! room in the file.
 
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
 
 use super::{Outcome, Worker};
+use crate::domain::Timestamp;
+use crate::store::expirations;
 use crate::store::index::{self, RequestKey};
 use crate::store::removed::{self, Interval};
 use crate::store::retention::state;
-use crate::store::writer::{ForgetRequests, GiveBack, Note};
+use crate::store::writer::{EraseBodies, ForgetRequests, GiveBack, Note};
 
 /// Rows of request keys that are looked through in one snapshot.
 const ROWS_AT_A_TIME: i64 = 1_024;
@@ -21,7 +24,22 @@ const FREE_PART: i64 = 8;
 /// So many free pages are worth nobody's while: 4 MiB.
 const FREE_PAGES_MIN: i64 = 1_024;
 
+/// Bodies that are erased in one work.
+const BODIES_AT_A_TIME: i64 = 1_024;
+
 impl Worker {
+    /// Erases the bodies that are due. Nobody is served them any more: this is for the disk.
+    pub(super) fn expire(&mut self, now: Timestamp) -> Outcome<()> {
+        loop {
+            let due =
+                self.read(|connection, _| expirations::due(connection, now, BODIES_AT_A_TIME))?;
+            if due.is_empty() {
+                return Ok(());
+            }
+            self.work(EraseBodies(due))?;
+        }
+    }
+
     /// Deletes request keys whose messages are gone, in the order of the keys, when there are many.
     pub(super) fn sweep(&mut self) -> Outcome<()> {
         let state = self.read(|connection, _| state::read(connection))?;

@@ -6,6 +6,7 @@ use super::merging::{
     Chatter, MERGE_MESSAGES, WAL_FRAME_BYTES, WAL_HEADER_BYTES, count, cut_off, read,
 };
 use super::*;
+use crate::domain::Expiry;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -335,4 +336,86 @@ async fn a_mailbox_that_is_emptied_goes_on_counting() {
     scene.send(&alice, &bob, &["7"]).await;
     assert_eq!((range(&scene, &bob).await, range(&scene, &alice).await), ((7, 7), (7, 7)));
     assert_eq!(findings(&scene), []);
+}
+
+fn expiring(draft: Draft, ttl: Duration) -> Draft {
+    Draft { expiry: Some(Expiry::After(ttl)), ..draft }
+}
+
+#[tokio::test]
+async fn an_expired_message_keeps_its_place_and_loses_its_body() {
+    let scene = new_scene();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    scene.send(&alice, &bob, &["stays"]).await;
+    let short_lived = keyed(expiring(draft(&alice, &bob, "goes"), HOUR), "id");
+    let sent = scene.append(short_lived.clone()).await.expect("stored");
+    scene.send(&alice, &bob, &["stays too"]).await;
+    retain(&scene, Retention::default()).await;
+    assert_eq!(count(&scene.folder, "count(*) FROM message_log WHERE length(body) = 0"), 0);
+    assert_eq!(findings(&scene), []);
+    retain_after(&scene, Retention::default(), 2 * HOUR).await;
+    assert_eq!(count(&scene.folder, "position FROM message_log WHERE length(body) = 0"), 2);
+    assert_eq!(count(&scene.folder, "count(*) FROM expirations"), 0);
+    assert_eq!(findings(&scene), []);
+
+    let scene = open_at(scene.close().await);
+    let page = scene.page(after(&bob, 0)).await.expect("a page");
+    let expired: Vec<_> = page.messages.iter().map(Message::is_expired).collect();
+    assert_eq!(expired, [false, true, false], "whatever the clock says");
+    let gone = &page.messages[1];
+    assert_eq!((gone.id, gone.send_time), (sent.id, sent.send_time));
+    assert!(gone.content.body.as_bytes().is_empty());
+    // It is still known by its request id, and told from another.
+    assert_eq!(scene.append(short_lived.clone()).await.expect("the first").id, sent.id);
+    for other in [
+        draft(&alice, &bob, "goes"),
+        expiring(draft(&alice, &bob, "gone"), HOUR),
+        expiring(draft(&alice, &bob, "goes"), 2 * HOUR),
+        expiring(draft(&alice, &alice, "goes"), HOUR),
+    ] {
+        let refused = scene.append(keyed(other, "id")).await.err();
+        assert!(matches!(refused, Some(StoreError::RequestIdReused(_))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_would_be_expired_is_refused_unless_it_is_a_repeated_one() {
+    let scene = new_scene();
+    let alice = scene.user("alice").await;
+    let at = |time| Draft { expiry: Some(Expiry::At(time)), ..draft(&alice, &alice, "text") };
+    let past = Timestamp::now();
+    let refused = scene.append(at(past)).await.err();
+    assert!(matches!(refused, Some(StoreError::Expired)), "{refused:?}");
+    assert_eq!(range(&scene, &alice).await, (1, 0));
+    let soon = Timestamp::now().after(Duration::from_millis(300));
+    let sent = scene.append(keyed(at(soon), "id")).await.expect("stored");
+    while Timestamp::now() <= soon {}
+    assert!(sent.is_expired());
+    let again = scene.append(keyed(at(soon), "id")).await.expect("the first");
+    assert_eq!(again.id, sent.id);
+    retain(&scene, Retention::default()).await;
+    let again = scene.append(keyed(at(soon), "id")).await.expect("the first");
+    assert_eq!((again.id, again.content.body.as_bytes().len()), (sent.id, 0));
+}
+
+#[tokio::test]
+async fn what_expires_is_not_forgotten_by_damage_nor_damage_by_what_expires() {
+    let scene = new_scene();
+    let bob = scene.user("bob").await;
+    for text in ["1", "2", "3", "4", "5", "6", "7", "8", "9"] {
+        scene.append(expiring(draft(&bob, &bob, text), HOUR)).await.expect("stored");
+    }
+    scene.sql("UPDATE message_log SET body = x'41' WHERE position = 8");
+    // Their bodies go with them.
+    retain(&scene, newest(5)).await;
+    retain_after(&scene, Retention::default(), 2 * HOUR).await;
+    assert_eq!(count(&scene.folder, "count(*) FROM expirations"), 0);
+    assert_eq!(count(&scene.folder, "position FROM message_log WHERE length(body) > 0"), 8);
+    assert_eq!(findings(&scene), [Finding::Row { position: 8 }]);
+    assert_eq!(scene.damage(after(&bob, 7)).await, Some(8));
+
+    scene.append(expiring(draft(&bob, &bob, "10"), HOUR)).await.expect("stored");
+    scene.sql("DELETE FROM expirations");
+    let expected = Finding::Expirations { in_log: 1, noted: 0 };
+    assert!(findings(&scene).contains(&expected));
 }

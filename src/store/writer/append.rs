@@ -4,7 +4,9 @@ use diesel::prelude::*;
 use tracing::error;
 
 use super::{Transaction, Write};
-use crate::domain::{Content, Message, MessageId, RequestId, User, Username};
+use crate::domain::{
+    Content, Expiry, Message, MessageExpiry, MessageId, RequestId, User, Username,
+};
 use crate::store::error::unless_damaged;
 use crate::store::index::Placement;
 use crate::store::{StoreError, log, removed};
@@ -20,6 +22,8 @@ pub struct Draft {
     pub content: Content,
     /// The sender's idempotency key.
     pub request_id: Option<RequestId>,
+    /// When its body goes, if it is to.
+    pub expiry: Option<Expiry>,
 }
 
 /// Whom a message is for.
@@ -73,6 +77,10 @@ impl Write for Draft {
                 }
             }
         }
+        let expire_time = self.expiry.map(|expiry| expiry.time(transaction.now));
+        if expire_time.is_some_and(|time| time <= transaction.now) {
+            return Ok(Err(StoreError::Expired));
+        }
         let message = Arc::new(self.number(transaction, receiver)?);
         let position = transaction.sequences.next_position(transaction.connection)?;
         log::append(transaction.connection, position, &message)?;
@@ -101,6 +109,10 @@ impl Draft {
             send_time: transaction.now,
             content: self.content.clone(),
             request_id: self.request_id.clone(),
+            expiry: self.expiry.map(|expiry| MessageExpiry {
+                time: expiry.time(transaction.now),
+                is_erased: false,
+            }),
         })
     }
 
@@ -124,6 +136,7 @@ impl Draft {
             let is_removed = unless_damaged(removed::contains(transaction.connection, position))?;
             return Ok(if is_removed == Some(true) { None } else { Some(Err(damaged())) });
         };
+        let has_body = row.has_body(&self.content.body, transaction.index.index().keys());
         let mut names = log::Names::new(transaction.directory);
         let message = row.into_message(transaction.connection, &mut names)?;
         let Ok(earlier) = message else {
@@ -139,7 +152,11 @@ impl Draft {
             let is_by_chance = earlier_key == Some(key(self.sender.id, request_id));
             return Ok(if is_by_chance { None } else { Some(Err(damaged())) });
         }
-        let is_same = earlier.receiver.id == receiver.id && earlier.content == self.content;
+        let expire_time = self.expiry.map(|expiry| expiry.time(earlier.send_time));
+        let is_same = earlier.receiver.id == receiver.id
+            && has_body
+            && earlier.content.content_type == self.content.content_type
+            && earlier.expiry.map(|expiry| expiry.time) == expire_time;
         Ok(Some(if is_same {
             Ok(Arc::new(earlier))
         } else {

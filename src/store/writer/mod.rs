@@ -28,7 +28,7 @@ pub use self::import::{ImportedUser, UserToImport};
 pub use self::jobs::Registered;
 pub(super) use self::jobs::{Acknowledge, MarkSeen, Register};
 pub(super) use self::trim::{
-    EmptyMailbox, ForgetRequests, GiveBack, MergeEarly, Note, RaiseFloors, RemoveRows,
+    EmptyMailbox, EraseBodies, ForgetRequests, GiveBack, MergeEarly, Note, RaiseFloors, RemoveRows,
     SetRetention, Settle, Step, Work,
 };
 use super::StoreError;

@@ -11,6 +11,7 @@ use diesel::prelude::*;
 use super::{Transaction, Write};
 use crate::domain::{Sequence, UserId};
 use crate::store::error::unreadable;
+use crate::store::expirations::{self, Expiration};
 use crate::store::index::{self, RequestKey};
 use crate::store::removed::{self, Interval};
 use crate::store::retention::state::{self, State};
@@ -145,6 +146,20 @@ impl Work for ForgetRequests {
                 state.swept_key = self.through.map(|RequestKey(key)| key);
             }),
         }
+    }
+}
+
+/// Erases bodies that are due.
+pub(in crate::store) struct EraseBodies(pub(in crate::store) Vec<Expiration>);
+
+impl Work for EraseBodies {
+    fn items(&self) -> usize {
+        self.0.len()
+    }
+
+    fn item(&self, number: usize, transaction: &mut Transaction<'_>) -> QueryResult<()> {
+        let keys = transaction.index.index().keys();
+        expirations::erase(transaction.connection, keys, self.0[number])
     }
 }
 
