@@ -58,3 +58,15 @@ CREATE TABLE expirations (
     position INTEGER NOT NULL,
     PRIMARY KEY (expire_time_us, position)
 ) STRICT, WITHOUT ROWID;
+
+-- How large mailboxes are: of those that got a message while their sizes were bounded.
+CREATE TABLE mailbox_sizes (
+    owner_id INTEGER PRIMARY KEY,
+    -- The bytes of the bodies of the entries from this one on.
+    from_sequence INTEGER NOT NULL,
+    -- Up to this one.
+    through_sequence INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    -- XXH3-64 over the others: a mailbox that seems full would take nothing.
+    checksum INTEGER NOT NULL
+) STRICT;

@@ -146,6 +146,10 @@ fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::SubscriptionLimit => {
             Some("this user follows the mailbox too many times already: end some of them")
         }
+        R::MailboxFull => Some(
+            "the mailbox takes messages again when some of it are removed; its server's operator can let \
+             it hold more (`serve --mailbox-messages-max`, `--mailbox-bytes-max`)",
+        ),
         R::DiskFull => Some("the server's disk is full: tell its operator, and try again later"),
         R::WriteQueueFull
         | R::ReadQueueFull

@@ -15,7 +15,7 @@ use super::output;
 use super::signals::StopSignals;
 use crate::domain::limits::BODY_BYTES_CEILING;
 use crate::server::{self, AllowedOrigin, Listen, Options, Reload, TlsFiles};
-use crate::store::{Retention, RetentionOptions};
+use crate::store::{MailboxLimits, Retention, RetentionOptions};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -127,7 +127,8 @@ pub(super) struct Args {
     merge_messages: Option<NonZero<usize>>,
 }
 
-/// What is kept. A mailbox loses entries at its beginning, as many as any of these lets go.
+/// What is kept of mailboxes, which lose entries at their beginnings, as many as any of these lets go; and how
+/// large they may get.
 #[derive(Debug, clap::Args)]
 struct RetentionArgs {
     /// Remove messages this long after they were sent, such as 30d or 12h; more than nothing [default:
@@ -162,6 +163,15 @@ struct RetentionArgs {
         value_parser = duration::parse_some
     )]
     retention_interval: Option<Duration>,
+
+    /// The most messages in a mailbox, 1 or more; a full one refuses whoever sends [default: no limit].
+    #[arg(long, env = "PEERPOST_MAILBOX_MESSAGES_MAX", value_name = "MESSAGES")]
+    mailbox_messages_max: Option<NonZero<u64>>,
+
+    /// The most bytes of bodies in a mailbox, 1 or more; a full one refuses whoever sends [default: no
+    /// limit].
+    #[arg(long, env = "PEERPOST_MAILBOX_BYTES_MAX", value_name = "BYTES")]
+    mailbox_bytes_max: Option<NonZero<u64>>,
 }
 
 impl RetentionArgs {
@@ -267,5 +277,9 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         options.merge_messages = messages.get();
     }
     options.retention = args.retention.options();
+    options.mailbox_limits = MailboxLimits {
+        messages_max: args.retention.mailbox_messages_max,
+        bytes_max: args.retention.mailbox_bytes_max,
+    };
     Ok(options)
 }

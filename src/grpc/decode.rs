@@ -138,7 +138,7 @@ fn timestamp(time: &prost_types::Timestamp) -> Result<Timestamp, &'static str> {
 }
 
 /// By hand: prost's own conversion overflows on parts that no duration has.
-fn duration(asked: &prost_types::Duration) -> Option<Duration> {
+pub(super) fn duration(asked: &prost_types::Duration) -> Option<Duration> {
     match (u64::try_from(asked.seconds), u32::try_from(asked.nanos)) {
         (Ok(seconds), Ok(nanos)) if nanos < NANOS_PER_SECOND => Some(Duration::new(seconds, nanos)),
         _ => None,

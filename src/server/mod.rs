@@ -85,6 +85,8 @@ pub struct Options {
     pub merge_messages: usize,
     /// What is kept of each mailbox, and how the rest is removed. Default everything.
     pub retention: store::RetentionOptions,
+    /// What a mailbox may hold; a full one refuses whoever sends. Default anything.
+    pub mailbox_limits: store::MailboxLimits,
     /// Where an operator's tools find `/metrics`, `/healthz` and `/readyz`; port 0 takes any free one.
     /// Whoever reaches it is answered. Default nowhere.
     pub metrics_listen: Option<SocketAddr>,
@@ -112,6 +114,7 @@ impl Options {
             workers: workers_default(),
             merge_messages: store::MERGE_MESSAGES_DEFAULT,
             retention: store::RetentionOptions::default(),
+            mailbox_limits: store::MailboxLimits::default(),
             metrics_listen: None,
             allow_origins: Vec::new(),
             open: false,
@@ -298,6 +301,7 @@ async fn open_store(options: &Options, hub: Hub) -> Result<(Store, StoreGuard), 
     let mut store_options = store::Options::new(&options.data_dir);
     store_options.merge_messages = options.merge_messages;
     store_options.retention = options.retention;
+    store_options.mailbox_limits = options.mailbox_limits;
     let opening =
         tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(Announcer(hub))));
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))

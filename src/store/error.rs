@@ -6,6 +6,7 @@ use thiserror::Error;
 use tracing::error;
 
 use super::index::LoadError;
+use super::mailbox_sizes::MailboxLimit;
 use crate::domain::{MailboxRange, RequestId, Sequence, UserId, Username};
 
 /// Why the store did not do what it was asked. Nothing was stored, except where a variant says
@@ -21,6 +22,16 @@ pub enum StoreError {
     /// The sender used this key for another message.
     #[error("the request_id was used for another message")]
     RequestIdReused(RequestId),
+    /// A mailbox that the message would enter is full. Nothing was stored.
+    #[error("the mailbox of {owner} is full")]
+    MailboxFull {
+        /// Whose: the receiver's, or the sender's own.
+        owner: Username,
+        /// Which of its limits.
+        limit: MailboxLimit,
+        /// That limit.
+        value: u64,
+    },
     /// The message would have expired before it was stored.
     #[error("the message has expired")]
     Expired,

@@ -18,6 +18,7 @@ mod index;
 mod inserts;
 mod log;
 mod log_checksum;
+mod mailbox_sizes;
 mod mailboxes;
 mod metrics;
 mod pages;
@@ -60,6 +61,7 @@ pub use self::index::PageStart;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use self::index::packed_checks;
+pub use self::mailbox_sizes::{MailboxLimit, MailboxLimits};
 pub use self::metrics::StoreStats;
 pub use self::pages::{Page, PageQuery};
 pub use self::retention::{Retention, RetentionOptions};
@@ -111,6 +113,8 @@ pub struct Options {
     pub admission_wait: Duration,
     /// What is kept, and how the rest is removed. Default everything.
     pub retention: RetentionOptions,
+    /// What a mailbox may hold. Default anything.
+    pub mailbox_limits: MailboxLimits,
 }
 
 impl Options {
@@ -125,6 +129,7 @@ impl Options {
             request_keys_delay: REQUEST_KEYS_DELAY_DEFAULT,
             admission_wait: ADMISSION_WAIT_DEFAULT,
             retention: RetentionOptions::default(),
+            mailbox_limits: MailboxLimits::default(),
         }
     }
 }
@@ -153,6 +158,7 @@ struct Inner {
     healthy: watch::Receiver<bool>,
     database: PathBuf,
     retention: Retention,
+    mailbox_limits: MailboxLimits,
     metrics: Arc<StoreMetrics>,
 }
 
@@ -214,7 +220,7 @@ pub fn open(
     let thread = Writer::new(
         commands,
         (database.clone(), connection),
-        index_writer,
+        (index_writer, options.mailbox_limits),
         directory.clone(),
         listener,
         healthy_sender,
@@ -235,6 +241,7 @@ pub fn open(
         healthy,
         database,
         retention: options.retention.keep,
+        mailbox_limits: options.mailbox_limits,
         metrics,
     }));
     // With the first pass of retention as with the request keys: what a start has to do comes first.

@@ -127,6 +127,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    mailbox_sizes (owner_id) {
+        owner_id -> BigInt,
+        from_sequence -> BigInt,
+        through_sequence -> BigInt,
+        bytes -> BigInt,
+        checksum -> BigInt,
+    }
+}
+
+diesel::table! {
     user_retention (user_id) {
         user_id -> BigInt,
         age_us -> Nullable<BigInt>,

@@ -120,6 +120,7 @@ fn promise_of(reason: ErrorReason) -> Promise {
         R::WriteQueueFull | R::ReadQueueFull | R::SubscriptionLimit => {
             to_retry(Code::ResourceExhausted, LIMIT)
         }
+        R::MailboxFull => to_retry(Code::ResourceExhausted, &["limit", "value", "username"]),
         R::DiskFull => to_retry(Code::ResourceExhausted, &[]),
         R::ShuttingDown | R::StorageFailing => to_retry(Code::Unavailable, &[]),
         R::StoredDataDamaged => plain(Code::DataLoss, &[]),

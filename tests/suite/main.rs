@@ -37,6 +37,7 @@ mod concurrency;
 mod cors;
 mod damage;
 mod errors;
+mod expiry;
 mod faults;
 mod flipped_bits;
 mod flipped_bits_reading;

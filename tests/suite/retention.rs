@@ -123,3 +123,46 @@ async fn a_follower_who_keeps_up_misses_nothing_of_what_is_removed() {
     }
     trimmed(&alice, 80).await;
 }
+
+#[tokio::test]
+async fn an_operator_sets_what_is_kept_of_a_single_mailbox() {
+    use peerpost::proto::admin::{
+        GetUserRetentionRequest, Retention as Kept, SetUserRetentionRequest,
+    };
+    let server = server().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let admin = server.admin().await;
+    let show = async |username: &str| {
+        let request = GetUserRetentionRequest { username: username.to_owned() };
+        admin.call(|mut grpc| async move { grpc.get_user_retention(request).await }).await
+    };
+    let set = async |username: &str, retention: Option<Kept>| {
+        let request = SetUserRetentionRequest { username: username.to_owned(), retention };
+        admin.call(|mut grpc| async move { grpc.set_user_retention(request).await }).await
+    };
+    set("BOB", Some(Kept::default())).await.expect("everything");
+    alice.send_many("bob", "m", 20).await;
+    trimmed(&alice, 20).await;
+    let shown = show("bob").await.expect("an answer");
+    assert!(shown.is_own);
+    assert_eq!((shown.first_sequence, shown.last_sequence), (1, 20), "hers is bounded, his is not");
+    let shown = show("alice").await.expect("an answer");
+    assert!(!shown.is_own);
+    assert_eq!(shown.retention.expect("always").messages_max, KEPT);
+    assert_eq!(bob.mailbox().await.len(), 20);
+
+    set("bob", None).await.expect("as the server");
+    alice.send("bob", "one more").await;
+    trimmed(&bob, 21).await;
+    for retention in [
+        Kept { messages_max: -1, ..Kept::default() },
+        Kept { age: Some(prost_types::Duration::default()), ..Kept::default() },
+        Kept {
+            after_acknowledgement: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+            ..Kept::default()
+        },
+    ] {
+        set("bob", Some(retention)).await.expect_err("refused");
+    }
+    set("nobody", None).await.expect_err("there is no such user");
+}

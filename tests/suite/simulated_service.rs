@@ -227,6 +227,8 @@ impl ModelService {
             }),
             content_type: sight.content_type,
             request_id: sight.request_id,
+            expire_time: None,
+            expired: false,
         }
     }
 

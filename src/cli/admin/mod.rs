@@ -5,6 +5,7 @@
 //! [`Place::connect`], and a method of `AdminService` for each.
 
 mod files;
+mod retention;
 mod stats;
 
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ enum Command {
     Files(files::Command),
     /// Show what a running server holds, and what is connected to it.
     Stats(stats::Args),
+    /// Show or set what is kept of a user's mailbox.
+    Retention(retention::Args),
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
@@ -59,6 +62,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Command::Files(command) => files::run(&place.data_dir, command),
         Command::Stats(args) => stats::run(place, args).await,
+        Command::Retention(args) => retention::run(place, args).await,
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use tokio::time::sleep;
 
 use super::child::{ServerProcess, TemporaryFolder};
 use super::fleet::Fleet;
@@ -32,6 +33,9 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// How long it is sent between two looks at what is gone.
 const ROUND: Duration = Duration::from_secs(2);
+
+/// A database that has not got smaller for so long will not.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// It is given up after this.
 const BUDGET: Duration = Duration::from_mins(30);
@@ -81,6 +85,7 @@ pub(super) async fn measure(folder: &TemporaryFolder, messages: u64) -> anyhow::
         }
         ensure!(begin.elapsed() < BUDGET, "only {removed} messages were removed in {BUDGET:?}");
     };
+    let after = shrunk(&data_dir, after).await?;
     server.kill();
 
     let server = ServerProcess::serve(&data_dir).await?;
@@ -109,6 +114,21 @@ fn whole(figures: Figures) -> anyhow::Result<Figures> {
     let failure = figures.first_failure.as_deref().unwrap_or("nothing said");
     ensure!(figures.failures == 0, "{} sends failed, the first with {failure}", figures.failures);
     Ok(figures)
+}
+
+/// What there is when the database gets no smaller any more.
+async fn shrunk(
+    data_dir: &Path,
+    mut stats_before: GetServerStatsResponse,
+) -> anyhow::Result<GetServerStatsResponse> {
+    loop {
+        sleep(SETTLE).await;
+        let now = stats(data_dir).await?;
+        if now.database_bytes >= stats_before.database_bytes {
+            return Ok(now);
+        }
+        stats_before = now;
+    }
 }
 
 async fn stats(data_dir: &Path) -> anyhow::Result<GetServerStatsResponse> {

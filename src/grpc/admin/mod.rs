@@ -4,6 +4,7 @@
 //! service's own impl, below, names them. To add an RPC: `proto/peerpost/admin/v1/admin.proto`, a method
 //! in its group's file, a line here, and a command in `src/cli/admin/`.
 
+mod retention;
 mod stats;
 
 use std::sync::Arc;
@@ -72,5 +73,19 @@ impl admin_service_server::AdminService for Administration {
         _request: Request<proto::GetServerStatsRequest>,
     ) -> Result<Response<proto::GetServerStatsResponse>, Status> {
         answer(self.stats()).await
+    }
+
+    async fn get_user_retention(
+        &self,
+        request: Request<proto::GetUserRetentionRequest>,
+    ) -> Result<Response<proto::GetUserRetentionResponse>, Status> {
+        answer(self.user_retention(request.into_inner())).await
+    }
+
+    async fn set_user_retention(
+        &self,
+        request: Request<proto::SetUserRetentionRequest>,
+    ) -> Result<Response<proto::SetUserRetentionResponse>, Status> {
+        answer(Self::set_user_retention(self, request.into_inner())).await
     }
 }

@@ -7,6 +7,7 @@ use super::index::State;
 use super::{CheckReport, Finding, Mailboxes, Removed, Sum, unless_unreadable};
 use crate::domain::UserId;
 use crate::store::log::{self, LogRow};
+use crate::store::mailbox_sizes::Size;
 
 /// Reads all rows. What those up to the index's mark stand for is summed up, for the indexes to be
 /// compared with: by mailbox, and in `requests`; and in `expirations`, which bodies are to go.
@@ -47,6 +48,12 @@ pub(super) fn examine(
     }
     removed.check_end(expected - 1, state.map(|state| state.merged_through), report);
     for (owner, mailbox) in mailboxes {
+        // One that begins elsewhere is counted again before it is used.
+        let is_of_now = |size: &Size| size.from == mailbox.first.max(1);
+        if mailbox.sized.is_some_and(|(size, bytes)| is_of_now(&size) && size.bytes != bytes) {
+            let problem = "its size is not that of its messages";
+            report.add(Finding::Mailbox { owner: *owner, problem });
+        }
         let acknowledged = mailbox.acknowledged_through;
         if acknowledged > mailbox.last {
             let (owner, last) = (*owner, mailbox.last);
@@ -75,6 +82,11 @@ fn place(row: &LogRow, state: Option<&State>, mailboxes: &mut Mailboxes, report:
             report.add(Finding::NotDense { owner, expected, found, position });
         }
         mailbox.last = mailbox.last.max(found);
+        if let Some((size, bytes)) = &mut mailbox.sized
+            && (size.from..=size.through).contains(&found)
+        {
+            *bytes += i64::try_from(row.body_bytes()).unwrap_or(i64::MAX);
+        }
         if state.is_some_and(|state| position <= state.merged_through) {
             mailbox.in_log.add(entry_hash(&entry));
         }

@@ -25,6 +25,7 @@ use self::retention::Removed;
 use super::connection;
 use super::error::OpenError;
 use super::folder;
+use super::mailbox_sizes::Size;
 
 /// The findings that a report lists; the rest is counted.
 pub const FINDINGS_MAX: usize = 1_000;
@@ -86,6 +87,8 @@ struct Mailbox {
     first: i64,
     /// The last sequence that it gave out.
     last: i64,
+    /// The bytes of some of its entries, as noted, and as the log has it.
+    sized: Option<(Size, i64)>,
     /// What the log says of the entries that are in the tables, from the first on.
     in_log: Sum,
     /// What the tables say.

@@ -7,7 +7,7 @@ use super::{CheckReport, Finding, Mailboxes, Sum};
 use crate::domain::UserId;
 use crate::store::error::is_damage;
 use crate::store::removed::{self, Interval};
-use crate::store::{expirations, mailboxes, retention};
+use crate::store::{expirations, mailbox_sizes, mailboxes, retention};
 
 /// The positions whose rows were removed, in order.
 #[derive(Debug, Default)]
@@ -71,6 +71,17 @@ pub(super) fn examine(
                 mailbox.first = floor.first;
                 // It gave out what it has lost.
                 mailbox.last = floor.first - 1;
+                return;
+            }
+        };
+        report.add(Finding::Mailbox { owner, problem });
+    })?;
+    mailbox_sizes::visit(connection, |UserId(owner), size| {
+        let problem = match (size, mailboxes.get_mut(&owner)) {
+            (None, _) => "its size is not what was written",
+            (Some(_), None) => "its size is noted, and there is no such user",
+            (Some(size), Some(mailbox)) => {
+                mailbox.sized = Some((size, 0));
                 return;
             }
         };

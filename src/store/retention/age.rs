@@ -11,7 +11,7 @@ use crate::store::index::Index;
 use crate::store::log::{self, LogRow};
 use crate::store::mailboxes;
 use crate::store::removed::Interval;
-use crate::store::writer::{MergeEarly, RaiseFloors, RemoveRows, Settle};
+use crate::store::writer::{MergeEarly, Raise, RaiseFloors, RemoveRows, Settle};
 
 /// Rows read in one snapshot.
 const ROWS_AT_A_TIME: usize = 512;
@@ -26,11 +26,19 @@ const BATCH_OWNERS_MAX: usize = 1 << 17;
 /// The positions that one item of a step removes.
 const ITEM_ROWS_MAX: i64 = 64;
 
+/// What a walk met of a mailbox: its first and its last sequence, and the bytes of all bodies.
+#[derive(Debug, Clone, Copy)]
+struct Met {
+    first: i64,
+    last: i64,
+    bytes: i64,
+}
+
 /// Rows of the log that go together.
 #[derive(Debug, Default)]
 struct Batch {
-    /// The first and the last sequence met in each mailbox.
-    entries: BTreeMap<UserId, (i64, i64)>,
+    /// What was met of each mailbox.
+    entries: BTreeMap<UserId, Met>,
     rows: Vec<Interval>,
     rows_count: usize,
     /// The walk has come to here.
@@ -47,10 +55,17 @@ impl Worker {
         self.merge_old(cutoff)?;
         loop {
             let batch = self.old_rows(cutoff)?;
-            let floors = batch.entries.iter().map(|(owner, (_, last))| (*owner, last + 1));
-            self.work(RaiseFloors(floors.collect()))?;
+            let raise = |(owner, met): (&UserId, &Met)| Raise {
+                owner: *owner,
+                from: met.first,
+                first: met.last + 1,
+                bytes: met.bytes,
+            };
+            let floors = batch.entries.iter().map(raise).collect();
+            self.work(RaiseFloors(floors))?;
             self.work(RemoveRows(batch.rows))?;
-            self.work(Settle(batch.entries.into_iter().collect()))?;
+            let entries = batch.entries.into_iter();
+            self.work(Settle(entries.map(|(owner, it)| (owner, (it.first, it.last))).collect()))?;
             self.walked_through = batch.through;
             if batch.is_last {
                 return Ok(());
@@ -128,6 +143,7 @@ pub(super) fn removable_through(index: &Index) -> i64 {
 struct Head {
     position: i64,
     send_time: Timestamp,
+    bytes: i64,
     /// In the mailboxes that are moved by it.
     entries: Vec<(UserId, i64)>,
     /// It stays: another mailbox has it, or it is not whole and left for those who may mend it.
@@ -150,12 +166,13 @@ fn heads(connection: &mut SqliteConnection, ends: Interval) -> QueryResult<(Vec<
 impl Head {
     fn of(row: &LogRow) -> Self {
         let (position, send_time) = (row.position, row.send_time());
+        let bytes = i64::try_from(row.body_bytes()).unwrap_or(i64::MAX);
         if row.is_whole() {
-            Self { position, send_time, entries: row.places().entries, is_kept: false }
+            Self { position, send_time, bytes, entries: row.places().entries, is_kept: false }
         } else {
             // Its time may be what is wrong with it.
             let send_time = Timestamp::from_micros(i64::MIN);
-            Self { position, send_time, entries: Vec::new(), is_kept: true }
+            Self { position, send_time, bytes, entries: Vec::new(), is_kept: true }
         }
     }
 }
@@ -168,8 +185,10 @@ impl Batch {
     fn add(&mut self, row: &Head) {
         self.through = row.position;
         for (owner, sequence) in &row.entries {
-            let met = self.entries.entry(*owner).or_insert((*sequence, *sequence));
-            met.1 = *sequence;
+            let first = Met { first: *sequence, last: *sequence, bytes: 0 };
+            let met = self.entries.entry(*owner).or_insert(first);
+            met.last = *sequence;
+            met.bytes += row.bytes;
         }
         if !row.is_kept {
             self.rows_count += 1;

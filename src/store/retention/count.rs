@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use diesel::prelude::*;
+
 use super::{Outcome, Worker};
 use crate::domain::UserId;
-use crate::store::log;
 use crate::store::retention::state;
-use crate::store::writer::{Note, RaiseFloors};
+use crate::store::writer::{Note, Raise, RaiseFloors, bytes_of};
+use crate::store::{Store, log};
 
 /// Rows read in one snapshot.
 const ROWS_AT_A_TIME: usize = 512;
@@ -17,6 +19,21 @@ const BATCH_OWNERS_MAX: usize = 1 << 16;
 
 /// Mailboxes whose ends are looked up in one snapshot.
 const MAILBOXES_AT_A_TIME: usize = 128;
+
+/// What it takes to let a mailbox begin later. The bytes that it loses are counted only where sizes are
+/// bounded.
+pub(super) fn raise(
+    connection: &mut SqliteConnection,
+    store: &Store,
+    owner: UserId,
+    (from, first): (i64, i64),
+) -> QueryResult<Raise> {
+    let bytes = match store.0.mailbox_limits.bytes_max {
+        Some(_) => bytes_of(connection, &store.0.index, owner, (from, first - 1))?,
+        None => 0,
+    };
+    Ok(Raise { owner, from, first, bytes })
+}
 
 impl Worker {
     /// Lets mailboxes begin with the newest entries that the server keeps.
@@ -74,9 +91,10 @@ impl Worker {
                 let mut floors = Vec::new();
                 for owner in some {
                     let range = store.0.index.range(connection, *owner)?;
-                    let first = range.last.get().saturating_sub(count) + 1;
-                    if first > range.first.get() {
-                        floors.push((*owner, first));
+                    let (from, first) =
+                        (range.first.get(), range.last.get().saturating_sub(count) + 1);
+                    if first > from {
+                        floors.push(raise(connection, store, *owner, (from, first))?);
                     }
                 }
                 Ok(floors)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use diesel::prelude::*;
 
+use super::count::raise;
 use super::{Outcome, Retention, Worker, overrides};
 use crate::domain::{Sequence, Timestamp, UserId};
 use crate::store::error::unless_damaged;
@@ -74,7 +75,9 @@ impl Worker {
         loop {
             let due = self.read(|connection, store| due(connection, store, owner, keep, now))?;
             if due.first > due.before {
-                self.work(RaiseFloors(vec![(owner, due.first)]))?;
+                let ends = (due.before, due.first);
+                let raise = self.read(|connection, store| raise(connection, store, owner, ends))?;
+                self.work(RaiseFloors(vec![raise]))?;
             }
             if !due.has_more {
                 return Ok(());

@@ -81,7 +81,16 @@ impl Write for Draft {
         if expire_time.is_some_and(|time| time <= transaction.now) {
             return Ok(Err(StoreError::Expired));
         }
+        if transaction.sizes.are_bounded()
+            && let Err(full) = self.admit(transaction, &receiver)?
+        {
+            return Ok(Err(full));
+        }
         let message = Arc::new(self.number(transaction, receiver)?);
+        transaction.sizes.add(message.receiver.id, message.receiver_sequence, self.body_bytes());
+        if message.sender.id != message.receiver.id {
+            transaction.sizes.add(message.sender.id, message.sender_sequence, self.body_bytes());
+        }
         let position = transaction.sequences.next_position(transaction.connection)?;
         log::append(transaction.connection, position, &message)?;
         transaction.index.add(Placement::of(&message, request_key));
@@ -91,6 +100,24 @@ impl Write for Draft {
 }
 
 impl Draft {
+    /// Whether both mailboxes have room.
+    fn admit(
+        &self,
+        transaction: &mut Transaction<'_>,
+        receiver: &User,
+    ) -> QueryResult<Result<(), StoreError>> {
+        let Transaction { connection, sequences, sizes, index, .. } = transaction;
+        let owners = [receiver, &self.sender];
+        let owners = if receiver.id == self.sender.id { &owners[..1] } else { &owners[..] };
+        for owner in owners {
+            let ends = (index.index(), &mut **sequences);
+            if let Err(full) = sizes.admit(connection, ends, owner, self.body_bytes())? {
+                return Ok(Err(full));
+            }
+        }
+        Ok(Ok(()))
+    }
+
     /// The message with its place in both mailboxes.
     fn number(&self, transaction: &mut Transaction<'_>, receiver: User) -> QueryResult<Message> {
         let Transaction { connection, sequences, index, .. } = transaction;

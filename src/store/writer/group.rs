@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::sequences::Sequences;
+use super::sizes::Sizes;
 use super::{Command, Commands, Queued, answers};
 use crate::domain::{Message, Timestamp};
 use crate::store::connection::{empty_log, open_writer, probe};
@@ -18,7 +19,7 @@ use crate::store::directory::Directory;
 use crate::store::error::{is_damage, storage_error};
 use crate::store::index::{IndexWriter, LoadError};
 use crate::store::metrics::StoreMetrics;
-use crate::store::{CommitListener, StoreError};
+use crate::store::{CommitListener, MailboxLimits, StoreError};
 
 /// The most writes in one commit. Groups of 512 carry the cost of a sync; larger ones would only
 /// add to the time that the first of a group waits.
@@ -43,6 +44,7 @@ const RECOVER_INTERVAL: Duration = Duration::from_millis(500);
 pub(in crate::store) struct Transaction<'a> {
     pub(super) connection: &'a mut SqliteConnection,
     pub(super) sequences: &'a mut Sequences,
+    pub(super) sizes: &'a mut Sizes,
     pub(super) index: &'a mut IndexWriter,
     pub(super) directory: &'a Directory,
     /// The time of everything in this transaction.
@@ -64,6 +66,7 @@ pub(in crate::store) struct Writer {
     log_is_in_doubt: bool,
     last: LastGroup,
     sequences: Sequences,
+    sizes: Sizes,
     index: IndexWriter,
     directory: Directory,
     listener: Box<dyn CommitListener>,
@@ -106,7 +109,7 @@ impl Writer {
     pub(in crate::store) fn new(
         commands: Commands,
         (database, connection): (PathBuf, SqliteConnection),
-        index: IndexWriter,
+        (index, limits): (IndexWriter, MailboxLimits),
         directory: Directory,
         listener: Box<dyn CommitListener>,
         healthy: watch::Sender<bool>,
@@ -120,6 +123,7 @@ impl Writer {
             log_is_in_doubt: false,
             last: LastGroup::default(),
             sequences: Sequences::default(),
+            sizes: Sizes::new(limits),
             index,
             directory,
             listener,
@@ -269,9 +273,11 @@ impl Writer {
         let mut appended = Vec::with_capacity(group.len());
         self.index.begin();
         self.sequences.begin();
+        self.sizes.begin();
         let mut transaction = Transaction {
             connection,
             sequences: &mut self.sequences,
+            sizes: &mut self.sizes,
             index: &mut self.index,
             directory: &self.directory,
             now: Timestamp::now(),
@@ -281,6 +287,7 @@ impl Writer {
         let outcome = transaction.run(group);
         if outcome.is_err() {
             self.sequences.forget();
+            self.sizes.forget();
         }
         outcome?;
         // Before anyone is told or answered, so that their reads find it.
@@ -302,6 +309,7 @@ impl Writer {
         self.connection = Some(connection);
         self.outage = None;
         self.sequences.forget();
+        self.sizes.forget();
         self.listener.reset();
         self.healthy.send_replace(true);
         Ok(())
@@ -344,6 +352,7 @@ impl Transaction<'_> {
                 });
             }
         }
+        self.sizes.write(self.connection).map_err(GroupError::Storage)?;
         self.index.finish(self.connection).map_err(GroupError::Storage)?;
         let began = Instant::now();
         let outcome = self.connection.batch_execute("COMMIT");

@@ -9,6 +9,7 @@ mod group;
 mod import;
 mod jobs;
 mod sequences;
+mod sizes;
 mod trim;
 
 use std::future::poll_fn;
@@ -27,9 +28,10 @@ pub(super) use self::import::ImportMessage;
 pub use self::import::{ImportedUser, UserToImport};
 pub use self::jobs::Registered;
 pub(super) use self::jobs::{Acknowledge, MarkSeen, Register};
+pub(super) use self::sizes::bytes_of;
 pub(super) use self::trim::{
-    EmptyMailbox, EraseBodies, ForgetRequests, GiveBack, MergeEarly, Note, RaiseFloors, RemoveRows,
-    SetRetention, Settle, Step, Work,
+    EmptyMailbox, EraseBodies, ForgetRequests, GiveBack, MergeEarly, Note, Raise, RaiseFloors,
+    RemoveRows, SetRetention, Settle, Step, Work,
 };
 use super::StoreError;
 use super::admission::{Admission, NotAdmitted, Place};

@@ -64,8 +64,19 @@ impl<W: Work> Write for Step<W> {
     }
 }
 
-/// Lets mailboxes begin later: each with this sequence.
-pub(in crate::store) struct RaiseFloors(pub(in crate::store) Vec<(UserId, i64)>);
+/// Lets mailboxes begin later.
+pub(in crate::store) struct RaiseFloors(pub(in crate::store) Vec<Raise>);
+
+/// Where a mailbox is to begin, and what it loses by that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Raise {
+    pub(in crate::store) owner: UserId,
+    /// Where it begins as yet.
+    pub(in crate::store) from: i64,
+    pub(in crate::store) first: i64,
+    /// The bytes of the bodies between the two; not counted where sizes are not bounded.
+    pub(in crate::store) bytes: i64,
+}
 
 impl Work for RaiseFloors {
     fn items(&self) -> usize {
@@ -73,8 +84,11 @@ impl Work for RaiseFloors {
     }
 
     fn item(&self, number: usize, transaction: &mut Transaction<'_>) -> QueryResult<()> {
-        let (owner, first) = self.0[number];
-        mailboxes::raise(transaction.connection, owner, first).map(drop)
+        let Raise { owner, from, first, bytes } = self.0[number];
+        if mailboxes::raise(transaction.connection, owner, first)? {
+            transaction.sizes.lose(transaction.connection, owner, (from, first), bytes)?;
+        }
+        Ok(())
     }
 }
 
@@ -159,7 +173,11 @@ impl Work for EraseBodies {
 
     fn item(&self, number: usize, transaction: &mut Transaction<'_>) -> QueryResult<()> {
         let keys = transaction.index.index().keys();
-        expirations::erase(transaction.connection, keys, self.0[number])
+        let erased = expirations::erase(transaction.connection, keys, self.0[number])?;
+        for (entry, bytes) in erased {
+            transaction.sizes.shrink(transaction.connection, entry, bytes)?;
+        }
+        Ok(())
     }
 }
 
