@@ -36,12 +36,12 @@ fn with_content(
         from_user: message.sender.name.as_str().to_owned(),
         to_user: message.receiver.name.as_str().to_owned(),
         send_time: Some(timestamp(message.send_time)),
+        expire_time: message.expiry.map(|expiry| timestamp(expiry.time)),
+        expired,
         body: (!expired).then(|| match body {
             Body::Text(text) => proto::message::Body::Text(text),
             Body::Data(data) => proto::message::Body::Data(data),
         }),
-        expire_time: message.expiry.map(|expiry| timestamp(expiry.time)),
-        expired,
         content_type: content_type.into_string(),
         request_id: match &message.request_id {
             Some(request_id) if is_sender => request_id.as_str().to_owned(),

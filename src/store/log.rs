@@ -13,6 +13,7 @@ use super::error::unless_damaged;
 use super::index::{Entry, Index, Placement, RequestKey, RequestKeys};
 use super::inserts::{NewExpiration, NewLogRow};
 use super::log_checksum::checksum;
+pub(super) use super::log_rows::{body_bytes, first, participants_after, remove, rows};
 use super::schema::message_log;
 use crate::domain::{
     Body, BodyKind, Content, ContentType, Message, MessageExpiry, MessageId, RequestId, Sequence,
@@ -151,22 +152,6 @@ pub(super) fn last_position(connection: &mut SqliteConnection) -> QueryResult<i6
     Ok(last.unwrap_or(0))
 }
 
-/// Position and time of the first row.
-pub(super) fn first(connection: &mut SqliteConnection) -> QueryResult<Option<(i64, Timestamp)>> {
-    let row = message_log::table
-        .select((message_log::position, message_log::send_time_us))
-        .order(message_log::position.asc())
-        .first::<(i64, i64)>(connection)
-        .optional()?;
-    Ok(row.map(|(position, time)| (position, Timestamp::from_micros(time))))
-}
-
-/// How many rows there are.
-pub(super) fn rows(connection: &mut SqliteConnection) -> QueryResult<u64> {
-    let count: i64 = message_log::table.count().get_result(connection)?;
-    Ok(count.unsigned_abs())
-}
-
 /// The places that the log's last rows give their messages, the last row first; an item for a row
 /// that cannot be read is an error.
 pub(super) fn newest_places(
@@ -242,21 +227,6 @@ pub(super) fn placements_after(
     Ok((placements, RowsEnd::Clean))
 }
 
-/// Position, sender and receiver of up to `limit` rows after `position`, in order.
-pub(super) fn participants_after(
-    connection: &mut SqliteConnection,
-    position: i64,
-    limit: usize,
-) -> QueryResult<Vec<(i64, UserId, UserId)>> {
-    let rows = message_log::table
-        .filter(message_log::position.gt(position))
-        .select((message_log::position, message_log::sender_id, message_log::receiver_id))
-        .order(message_log::position.asc())
-        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-        .load_iter::<(i64, i64, i64), DefaultLoadingMode>(connection)?;
-    rows.map(|row| row.map(|(position, from, to)| (position, UserId(from), UserId(to)))).collect()
-}
-
 /// The rows from position `first` to `last`, ascending or descending; an item for a row that cannot be
 /// read is an error.
 pub(super) fn rows_between(
@@ -274,25 +244,6 @@ pub(super) fn rows_between(
         rows.order(message_log::position.desc())
     };
     rows.load_iter::<LogRow, DefaultLoadingMode>(connection)
-}
-
-/// Removes the rows from position `first` to `last`. How many there were.
-pub(super) fn remove(
-    connection: &mut SqliteConnection,
-    (first, last): (i64, i64),
-) -> QueryResult<usize> {
-    diesel::delete(message_log::table)
-        .filter(message_log::position.between(first, last))
-        .execute(connection)
-}
-
-/// The bytes of the body at `position`; 0 when there is no row.
-pub(super) fn body_bytes(connection: &mut SqliteConnection, position: i64) -> QueryResult<i64> {
-    diesel::define_sql_function! {
-        fn length(bytes: Binary) -> BigInt;
-    }
-    let row = message_log::table.find(position).select(length(message_log::body));
-    Ok(row.first(connection).optional()?.unwrap_or(0))
 }
 
 /// Takes the body out of a row, and leaves a digest of it in its place. Whether the row is whole: if it is

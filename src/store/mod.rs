@@ -18,6 +18,7 @@ mod index;
 mod inserts;
 mod log;
 mod log_checksum;
+mod log_rows;
 mod mailbox_sizes;
 mod mailboxes;
 mod metrics;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 /// How long retention rests while messages come, as a multiple of how long it worked.
-const REST: u32 = 3;
+const REST: u32 = 7;
 
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_millis(50);
@@ -29,7 +29,7 @@ mod tests {
     fn it_rests_only_while_messages_come_and_never_for_long() {
         let mut pace = Pace::default();
         let millis = Duration::from_millis;
-        assert_eq!(pace.rest(millis(2), 1), millis(6));
+        assert_eq!(pace.rest(millis(2), 1), millis(14));
         assert_eq!(pace.rest(millis(2), 1), Duration::ZERO);
         assert_eq!(pace.rest(millis(2_000), 2), REST_MAX);
     }

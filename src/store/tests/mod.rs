@@ -5,6 +5,7 @@ mod answers;
 mod backups;
 mod checking;
 mod damage;
+mod expiry;
 mod groups;
 mod merging;
 mod opening;
