@@ -176,12 +176,12 @@ struct RetentionArgs {
 
 impl RetentionArgs {
     fn options(&self) -> RetentionOptions {
-        let mut options = RetentionOptions::default();
-        options.keep = Retention {
+        let keep = Retention {
             age: self.retention_age,
             count: self.retention_count,
             after_acknowledgement: self.retention_after_acknowledgement,
         };
+        let mut options = RetentionOptions { keep, ..RetentionOptions::default() };
         if let Some(interval) = self.retention_interval {
             options.interval = interval;
         }

@@ -94,7 +94,7 @@ pub(super) fn send_message(
     let body = body(&mut fields, request.body, body_bytes_max)?;
     let content_type = fields.check("content_type", ContentType::parse(request.content_type));
     let request_id = fields.check("request_id", RequestId::parse(request.request_id));
-    let expiry = expiry(&mut fields, request.expiry);
+    let expiry = expiry(request.expiry).map_err(|problem| fields.0.push(problem)).ok();
     let parts = to.zip(body).zip(content_type.zip(request_id)).zip(expiry);
     fields.finish(parts.map(|(((to, body), (content_type, request_id)), expiry)| Outgoing {
         to,
@@ -107,22 +107,21 @@ pub(super) fn send_message(
 /// When the message is to expire, if it is to. Whether that is past is for the store to say, since a send that
 /// is repeated is answered all the same.
 fn expiry(
-    fields: &mut Fields,
     asked: Option<proto::send_message_request::Expiry>,
-) -> Option<Option<Expiry>> {
+) -> Result<Option<Expiry>, FieldProblem> {
     use proto::send_message_request::Expiry as Field;
+    let wrong = |field: &str, problem: String| FieldProblem { field: field.to_owned(), problem };
     match asked {
-        None => Some(None),
-        Some(Field::ExpireTime(time)) => {
-            fields.check("expire_time", timestamp(&time)).map(|time| Some(Expiry::At(time)))
-        }
+        None => Ok(None),
+        Some(Field::ExpireTime(time)) => match timestamp(&time) {
+            Ok(time) => Ok(Some(Expiry::At(time))),
+            Err(problem) => Err(wrong("expire_time", problem.to_owned())),
+        },
         Some(Field::Ttl(ttl)) => {
             let ttl = duration(&ttl).filter(|it| (TTL_MIN..=TTL_MAX).contains(it));
-            if ttl.is_none() {
-                let days = TTL_MAX.as_secs() / (24 * 60 * 60);
-                fields.refuse("ttl", &format!("is out of bounds: 1 microsecond to {days} days"));
-            }
-            ttl.map(|ttl| Some(Expiry::After(ttl)))
+            let days = TTL_MAX.as_secs() / (24 * 60 * 60);
+            let problem = || format!("is out of bounds: 1 microsecond to {days} days");
+            ttl.map(|ttl| Some(Expiry::After(ttl))).ok_or_else(|| wrong("ttl", problem()))
         }
     }
 }

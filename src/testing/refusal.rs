@@ -107,8 +107,7 @@ fn promise_of(reason: ErrorReason) -> Promise {
     const RANGE: &[&str] = &["field", "sequence", "min_sequence", "max_sequence"];
     match reason {
         R::Unspecified => panic!("ERROR_REASON_UNSPECIFIED is not used"),
-        R::InvalidField => about_fields(Code::InvalidArgument, &[]),
-        R::MessageExpired => about_fields(Code::InvalidArgument, &[]),
+        R::InvalidField | R::MessageExpired => about_fields(Code::InvalidArgument, &[]),
         R::BodyTooLarge => about_fields(Code::InvalidArgument, &["limit_bytes"]),
         R::TokenMissing | R::TokenMalformed | R::TokenUnknown => plain(Code::Unauthenticated, &[]),
         R::UserMismatch => plain(Code::PermissionDenied, &["username"]),

@@ -113,25 +113,8 @@ async fn provoke(reason: ErrorReason) -> Option<(Value, Status)> {
                 alice.try_send(with_id(text_to("alice", "two"), "r")).await.expect_err("refused"),
             )
         }
-        R::MessageExpired => {
-            let json =
-                json!({"to_user": "alice", "text": "one", "expire_time": "1970-01-01T00:00:01Z"});
-            let past = prost_types::Timestamp { seconds: 1, nanos: 0 };
-            let expiry = Some(send_message_request::Expiry::ExpireTime(past));
-            let request = SendMessageRequest { expiry, ..text_to("alice", "one") };
-            (
-                web.post("/v1/messages", &json).await.problem(),
-                alice.try_send(request).await.expect_err("refused"),
-            )
-        }
-        R::MailboxFull => {
-            alice.send("alice", "one").await;
-            let two = json!({"to_user": "alice", "text": "two"});
-            (
-                web.post("/v1/messages", &two).await.problem(),
-                alice.try_send(text_to("alice", "two")).await.expect_err("refused"),
-            )
-        }
+        R::MessageExpired => message_expired(&web, &alice).await,
+        R::MailboxFull => mailbox_full(&web, &alice).await,
         R::UserNotFound => (
             web.get("/v1/users/bob").await.problem(),
             alice.get_user("bob").await.expect_err("refused"),
@@ -148,6 +131,26 @@ async fn provoke(reason: ErrorReason) -> Option<(Value, Status)> {
         R::ShuttingDown => shutting_down(&server, &web, &alice).await,
         R::DeadlineExceeded => deadline_exceeded(&server, web, &alice).await,
     })
+}
+
+async fn message_expired(web: &Web, alice: &TestUser) -> (Value, Status) {
+    let json = json!({"to_user": "alice", "text": "one", "expire_time": "1970-01-01T00:00:01Z"});
+    let past = prost_types::Timestamp { seconds: 1, nanos: 0 };
+    let expiry = Some(send_message_request::Expiry::ExpireTime(past));
+    let request = SendMessageRequest { expiry, ..text_to("alice", "one") };
+    (
+        web.post("/v1/messages", &json).await.problem(),
+        alice.try_send(request).await.expect_err("refused"),
+    )
+}
+
+async fn mailbox_full(web: &Web, alice: &TestUser) -> (Value, Status) {
+    alice.send("alice", "one").await;
+    let two = json!({"to_user": "alice", "text": "two"});
+    (
+        web.post("/v1/messages", &two).await.problem(),
+        alice.try_send(text_to("alice", "two")).await.expect_err("refused"),
+    )
 }
 
 /// At the end of a stream of events.

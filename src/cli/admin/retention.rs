@@ -73,7 +73,7 @@ pub(super) async fn run(place: &Place, args: &Args) -> anyhow::Result<()> {
 }
 
 fn show(response: &GetUserRetentionResponse) -> anyhow::Result<()> {
-    let keep = response.retention.clone().unwrap_or_default();
+    let keep = response.retention.unwrap_or_default();
     let time = |time: Option<prost_types::Duration>| {
         time.map_or_else(|| "never".to_owned(), |time| format!("after {} s", time.seconds))
     };

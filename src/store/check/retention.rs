@@ -21,18 +21,18 @@ impl Removed {
 
     /// The parts of an interval of absent rows that were not removed.
     pub(super) fn lost(&self, (mut first, last): Interval) -> Vec<Interval> {
-        let mut lost = Vec::new();
+        let mut absent = Vec::new();
         let from = self.0.partition_point(|(_, end)| *end < first);
         for (begin, end) in self.0[from..].iter().take_while(|(begin, _)| *begin <= last) {
             if *begin > first {
-                lost.push((first, begin - 1));
+                absent.push((first, begin - 1));
             }
             first = end + 1;
         }
         if first <= last {
-            lost.push((first, last));
+            absent.push((first, last));
         }
-        lost
+        absent
     }
 
     /// The last position of all.

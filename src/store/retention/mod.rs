@@ -30,7 +30,7 @@ use self::owners::Overrides;
 use self::pace::Pace;
 use super::connection::open_reader;
 use super::readers::snapshot;
-use super::writer::{Step, Work, Write};
+use super::writer::{Accepted, Step, Work, Write};
 use super::{OpenError, Store, StoreError};
 use crate::domain::Timestamp;
 
@@ -239,7 +239,7 @@ impl Worker {
     fn write<W: Write>(&mut self, mut write: impl FnMut() -> W) -> Outcome<W::Output> {
         for _ in 0..ATTEMPTS_MAX {
             let began = Instant::now();
-            let outcome = self.store.0.writes.try_submit(write()).and_then(|it| it.wait());
+            let outcome = self.store.0.writes.try_submit(write()).and_then(Accepted::wait);
             match outcome {
                 Ok(done) => {
                     self.rest(began.elapsed())?;

@@ -91,12 +91,12 @@ impl Worker {
     }
 }
 
-/// The next rows of request keys whose messages are gone, and the last key that was looked at; `None` when
-/// there are no more.
-fn gone(
-    connection: &mut SqliteConnection,
-    after: Option<RequestKey>,
-) -> QueryResult<(Vec<(RequestKey, i64)>, Option<RequestKey>)> {
+/// Rows of request keys whose messages are gone, and the last key that was looked at; `None` when there are
+/// no more.
+type Gone = (Vec<(RequestKey, i64)>, Option<RequestKey>);
+
+/// The next of them.
+fn gone(connection: &mut SqliteConnection, after: Option<RequestKey>) -> QueryResult<Gone> {
     let mut rows = index::request_rows(connection, after, ROWS_AT_A_TIME)?;
     let last = rows.last().map(|(key, _)| *key);
     // Most are in one, where messages go by their age.

@@ -91,7 +91,7 @@ async fn what_expires_is_not_forgotten_by_damage_nor_damage_by_what_expires() {
     assert!(findings(&scene).contains(&expected));
 }
 
-async fn bounded(messages_max: u64, bytes_max: u64) -> Scene {
+fn bounded(messages_max: u64, bytes_max: u64) -> Scene {
     let folder = tempfile::tempdir().expect("a temporary folder");
     open_bounded(folder, messages_max, bytes_max)
 }
@@ -121,7 +121,7 @@ fn assert_full(outcome: Result<Arc<Message>, StoreError>, whose: &User, which: M
 
 #[tokio::test]
 async fn a_full_mailbox_refuses_the_sender_until_it_has_room() {
-    let scene = bounded(3, 0).await;
+    let scene = bounded(3, 0);
     let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
     let carol = scene.user("carol").await;
     // All in one group: each is decided in order.
@@ -153,7 +153,7 @@ async fn a_full_mailbox_refuses_the_sender_until_it_has_room() {
 
 #[tokio::test]
 async fn the_bytes_of_a_mailbox_are_counted_over_everything_that_happens_to_it() {
-    let scene = bounded(0, 30).await;
+    let scene = bounded(0, 30);
     let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
     let ten = "0123456789";
     let full = |scene: Scene| async {
