@@ -322,6 +322,7 @@ mod tests {
                 content_type: ContentType::default(),
             },
             request_id: None,
+            expiry: None,
         })
     }
 

@@ -153,6 +153,7 @@ fn for_reason(reason: ErrorReason) -> Option<&'static str> {
             "send it in parts, or ask the server's operator for a higher limit (`serve \
              --body-bytes-max`)",
         ),
+        R::MessageExpired => Some("give it more time, or none: the message would be gone already"),
         R::SequenceOutOfRange => Some("`peerpost inbox` shows which sequences there are"),
         R::EpochMismatch => Some(
             "the server's data was replaced or restored since, and the mailbox is another one: \
@@ -172,6 +173,10 @@ fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::RegistrationRateLimit => Some(
             "too many names were registered from this address: wait, or ask the server's operator \
              (`serve --registration-rate-per-address`)",
+        ),
+        R::MailboxFull => Some(
+            "the mailbox takes messages again when some of it are removed; its server's operator can let \
+             it hold more (`serve --mailbox-messages-max`, `--mailbox-bytes-max`)",
         ),
         R::DiskFull => Some("the server's disk is full: tell its operator, and try again later"),
         R::WriteQueueFull

@@ -1,20 +1,25 @@
-//! Durations as settings and flags give them.
+//! How long, as people give it.
 
 use std::time::Duration;
 
-/// A whole number and its unit: `10s`, `15m`, `12h`, `30d`. A bare number is refused, `0` included: nobody
-/// should have to guess what it counts.
+use jiff::{Span, SpanRelativeTo};
+
+/// The time that a text names: `30d`, `12h`, `1h30m`, `90s`, `2 weeks`. A day has 24 hours; months and
+/// years, which differ, are refused. Not negative; `0s` is no time at all.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    let unknown = || format!("{text:?} is no duration; such as 10s, 15m, 12h, 30d");
-    let (number, seconds) = [("s", 1), ("m", 60), ("h", 60 * 60), ("d", 24 * 60 * 60)]
-        .into_iter()
-        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
-        .ok_or_else(unknown)?;
-    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(unknown());
+    let unknown = || format!("{text:?} is no length of time; such as 30d, 12h, 1h30m, 90s");
+    let span: Span = text.parse().map_err(|_| unknown())?;
+    if span.get_years() != 0 || span.get_months() != 0 {
+        return Err(format!("{text:?} has months or years, which differ in length; give days"));
     }
-    let count: Option<u64> = number.parse().ok();
-    count.and_then(|count| count.checked_mul(seconds)).map(Duration::from_secs).ok_or_else(unknown)
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| unknown())?;
+    Duration::try_from(duration).map_err(|_| unknown())
+}
+
+/// [`parse`] for a time of which none at all makes no sense.
+pub(super) fn parse_some(text: &str) -> Result<Duration, String> {
+    let duration = parse(text)?;
+    if duration.is_zero() { Err("must be more than nothing".to_owned()) } else { Ok(duration) }
 }
 
 #[cfg(test)]
@@ -22,15 +27,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_a_number_and_its_unit() {
-        for (text, seconds) in
-            [("10s", 10), ("15m", 900), ("12h", 43_200), ("30d", 2_592_000), ("0s", 0)]
-        {
+    fn lengths_of_time_as_people_give_them() {
+        for (text, seconds) in [
+            ("30d", 2_592_000),
+            ("12h", 43_200),
+            ("1h30m", 5_400),
+            ("90s", 90),
+            ("2 weeks", 1_209_600),
+            ("0s", 0),
+        ] {
             assert_eq!(parse(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for text in ["", "0", "10", "s", "-1s", "1.5h", "1 h", "1w", "1h30m", "99999999999999999d"]
-        {
+        assert_eq!(parse("10ms"), Ok(Duration::from_millis(10)));
+        for text in ["", "30", "soon", "-1h", "1h ago", "1mo", "1y", "99999999999d"] {
             assert!(parse(text).is_err(), "{text}");
         }
+        assert!(parse_some("0s").is_err());
+        assert_eq!(parse_some("1s"), Ok(Duration::from_secs(1)));
     }
 }

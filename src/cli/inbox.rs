@@ -115,20 +115,19 @@ async fn print_limited(client: &Client, args: &Args) -> anyhow::Result<()> {
 /// from there.
 async fn print_since(client: &Client, args: &Args, since: Timestamp) -> anyhow::Result<()> {
     let end = args.before.unwrap_or_default();
-    let (mut before, mut after, mut epoch) = (end, 0, String::new());
-    loop {
+    let (mut before, mut epoch) = (end, String::new());
+    let mut after = loop {
         let request = args.page(PageRequest::before(before), SEARCH_PAGE_MESSAGES, &epoch);
         let page = client.messages(request).await?;
         epoch = page.epoch;
         if let Some(older) = page.messages.iter().rev().find(|message| args.is_too_old(message)) {
-            after = older.sequence;
-            break;
+            break older.sequence;
         }
         match page.messages.first() {
             Some(first) if page.has_more => before = first.sequence,
-            _ => break,
+            _ => break page.first_sequence - 1,
         }
-    }
+    };
     tracing::debug!(%since, after, "the last message before it");
     let mut is_empty = true;
     loop {

@@ -60,6 +60,9 @@ fn message_line(message: &Message) -> String {
 
 /// What can be said of a body that is no text: `4 bytes of image/png`.
 pub(super) fn data_summary(message: &Message) -> String {
+    if message.body == Body::Expired {
+        return "expired".to_owned();
+    }
     let kind = match message.content_type.as_str() {
         "" => "data",
         kind => kind,
@@ -82,6 +85,7 @@ pub(super) fn message_json(message: &Message) -> anyhow::Result<String> {
     let (text, data_base64) = match &message.body {
         Body::Text(text) => (Some(text.as_str()), None),
         Body::Data(data) => (None, Some(STANDARD.encode(data))),
+        Body::Expired => (None, None),
     };
     to_json(&MessageJson {
         sequence: message.sequence,

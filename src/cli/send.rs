@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::advice::{self, advise};
 use super::connection::ConnectionArgs;
-use super::{output, render};
+use super::{duration, output, render};
 use crate::client::{Body, Client, Error, Message, OutgoingMessage};
 use crate::domain::limits::BODY_BYTES_CEILING;
 
@@ -51,6 +51,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 
+    /// Let the message's content be gone so long after it is sent, such as 1h or 7d [default: never].
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_some)]
+    ttl: Option<Duration>,
+
     /// Print the stored message as a JSON object.
     #[arg(long)]
     json: bool,
@@ -84,6 +88,10 @@ pub(super) async fn run(connection: &ConnectionArgs, args: &Args) -> anyhow::Res
 impl Args {
     fn message(&self, body: Body, request_id: Option<String>) -> OutgoingMessage {
         let message = OutgoingMessage::new(&self.to, body).with_content_type(&self.content_type);
+        let message = match self.ttl {
+            Some(ttl) => message.expiring_after(ttl),
+            None => message,
+        };
         match request_id {
             Some(request_id) => message.with_request_id(request_id),
             None => message,

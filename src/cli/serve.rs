@@ -10,12 +10,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::LogFormat;
+use super::duration;
 use super::output;
 use super::serve_limits::LimitArgs;
 use super::signals::StopSignals;
 use crate::auth::RegistrationPolicy;
 use crate::domain::limits::BODY_BYTES_CEILING;
 use crate::server::{self, AllowedOrigin, Listen, Options, Reload, TlsFiles};
+use crate::store::{MailboxLimits, Retention, RetentionOptions};
 use crate::version::VERSION_AND_COMMIT;
 
 #[derive(Debug, clap::Args)]
@@ -154,6 +156,8 @@ pub(super) struct Args {
         value_parser = super::log_filter
     )]
     pub(super) log: String,
+    #[command(flatten)]
+    retention: RetentionArgs,
 
     /// How the log on stderr is written.
     #[arg(long, env = "PEERPOST_LOG_FORMAT", value_enum, default_value = "text")]
@@ -189,6 +193,68 @@ enum WhoRegisters {
     Invite,
     /// Nobody.
     Closed,
+}
+
+/// What is kept of mailboxes, which lose entries at their beginnings, as many as any of these lets go; and how
+/// large they may get.
+#[derive(Debug, clap::Args)]
+struct RetentionArgs {
+    /// Remove messages this long after they were sent, such as 30d or 12h; more than nothing [default:
+    /// never].
+    #[arg(
+        long,
+        env = "PEERPOST_RETENTION_AGE",
+        value_name = "DURATION",
+        value_parser = duration::parse_some
+    )]
+    retention_age: Option<Duration>,
+
+    /// Keep the newest so many messages of each mailbox, 1 or more [default: all].
+    #[arg(long, env = "PEERPOST_RETENTION_COUNT", value_name = "MESSAGES")]
+    retention_count: Option<NonZero<u64>>,
+
+    /// Remove what its mailbox's owner acknowledged, this long after it was sent; 0s: at once [default:
+    /// never].
+    #[arg(
+        long,
+        env = "PEERPOST_RETENTION_AFTER_ACKNOWLEDGEMENT",
+        value_name = "DURATION",
+        value_parser = duration::parse
+    )]
+    retention_after_acknowledgement: Option<Duration>,
+
+    /// How often it is looked for what may go [default: 1m].
+    #[arg(
+        long,
+        env = "PEERPOST_RETENTION_INTERVAL",
+        value_name = "DURATION",
+        value_parser = duration::parse_some
+    )]
+    retention_interval: Option<Duration>,
+
+    /// The most messages in a mailbox, 1 or more; a full one refuses whoever sends [default: no limit].
+    #[arg(long, env = "PEERPOST_MAILBOX_MESSAGES_MAX", value_name = "MESSAGES")]
+    mailbox_messages_max: Option<NonZero<u64>>,
+
+    /// The most bytes of bodies in a mailbox, 1 or more; a full one refuses whoever sends [default: no
+    /// limit].
+    #[arg(long, env = "PEERPOST_MAILBOX_BYTES_MAX", value_name = "BYTES")]
+    mailbox_bytes_max: Option<NonZero<u64>>,
+}
+
+impl RetentionArgs {
+    fn options(&self) -> RetentionOptions {
+        let keep = Retention {
+            age: self.retention_age,
+            count: self.retention_count,
+            after_acknowledgement: self.retention_after_acknowledgement,
+        };
+        let mut options = RetentionOptions { keep, ..RetentionOptions::default() };
+        if let Some(interval) = self.retention_interval {
+            options.interval = interval;
+        }
+        options
+    }
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
@@ -298,5 +364,10 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     if let Some(messages) = args.merge_messages {
         options.merge_messages = messages.get();
     }
+    options.retention = args.retention.options();
+    options.mailbox_limits = MailboxLimits {
+        messages_max: args.retention.mailbox_messages_max,
+        bytes_max: args.retention.mailbox_bytes_max,
+    };
     Ok(options)
 }

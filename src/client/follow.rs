@@ -80,10 +80,13 @@ pub enum Event {
         epoch: String,
         /// The sequence after which delivery goes on.
         after_sequence: i64,
-        /// The first sequence that the mailbox still holds; 1 when it is empty.
+        /// The first sequence that the mailbox still holds; `last_sequence` + 1 when it holds none.
         first_sequence: i64,
-        /// The last sequence of the mailbox at this moment; 0 when it is empty.
+        /// The last sequence that the mailbox gave out; 0 when it gave out none.
         last_sequence: i64,
+        /// What was acknowledged. With [`Start::Acknowledged`] delivery begins after this, or with
+        /// `first_sequence` if that has moved further: what is between the two was removed.
+        acknowledged_through: i64,
     },
     /// The next entry.
     Message(Message),
@@ -111,7 +114,8 @@ pub enum Event {
 /// The stream of [`Client::follow`].
 ///
 /// It reconnects for as long as it takes, and ends, after an `Err`, only on an error that connecting
-/// again does not mend: a token that is not known, a cursor outside the mailbox or of another epoch,
+/// again does not mend: a token that is not known, a cursor outside the mailbox (what comes next may have
+/// been removed from it) or of another epoch,
 /// damaged data, a server that keeps leaving out entries. Dropping it ends the subscription.
 pub struct Follow(Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>);
 

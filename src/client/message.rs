@@ -1,6 +1,6 @@
 use std::fmt;
 use std::pin::Pin;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio_stream::Stream;
@@ -22,22 +22,25 @@ pub enum Body {
     Text(String),
     /// Opaque bytes, for instance ciphertext.
     Data(Bytes),
+    /// None any more: its sender wanted it to be gone by now. Only of messages that come, not to be sent.
+    Expired,
 }
 
 impl Body {
-    /// Its bytes.
+    /// Its bytes; none of one that is gone.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Text(text) => text.as_bytes(),
             Self::Data(data) => data,
+            Self::Expired => &[],
         }
     }
 
-    /// Its text, unless it is opaque bytes.
+    /// Its text, unless it is opaque bytes or gone.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Data(_) => None,
+            Self::Data(_) | Self::Expired => None,
         }
     }
 }
@@ -45,7 +48,11 @@ impl Body {
 /// Bodies are private: only the kind and the size are shown.
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.as_text().is_some() { "Text" } else { "Data" };
+        let kind = match self {
+            Self::Text(_) => "Text",
+            Self::Data(_) => "Data",
+            Self::Expired => "Expired",
+        };
         write!(f, "{kind}({} bytes)", self.as_bytes().len())
     }
 }
@@ -95,6 +102,8 @@ pub struct Message {
     pub content_type: String,
     /// The `request_id` with which the caller sent it; `None` for a message of somebody else.
     pub request_id: Option<String>,
+    /// When its body goes, as its sender wanted it; `None`: with the message.
+    pub expire_time: Option<SystemTime>,
 }
 
 impl TryFrom<proto::Message> for Message {
@@ -104,6 +113,7 @@ impl TryFrom<proto::Message> for Message {
         let body = match message.body {
             Some(message::Body::Text(text)) => Body::Text(text),
             Some(message::Body::Data(data)) => Body::Data(data),
+            None if message.expired => Body::Expired,
             None => return Err(Error::Malformed("a message without a body that it knows")),
         };
         Ok(Self {
@@ -115,6 +125,7 @@ impl TryFrom<proto::Message> for Message {
             body,
             content_type: message.content_type,
             request_id: (!message.request_id.is_empty()).then_some(message.request_id),
+            expire_time: message.expire_time.map(|time| to_system_time(Some(time))).transpose()?,
         })
     }
 }
@@ -137,6 +148,14 @@ pub struct OutgoingMessage {
     body: Body,
     content_type: String,
     request_id: String,
+    expiry: Option<Expiry>,
+}
+
+/// When the body of a message is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expiry {
+    At(prost_types::Timestamp),
+    In(prost_types::Duration),
 }
 
 impl OutgoingMessage {
@@ -150,7 +169,24 @@ impl OutgoingMessage {
             body: body.into(),
             content_type: String::new(),
             request_id: Uuid::new_v4().to_string(),
+            expiry: None,
         }
+    }
+
+    /// Lets the body be gone so long after the server took the message: 1 microsecond to ten years. A time
+    /// beyond what can be said counts as the longest that can.
+    #[must_use]
+    pub fn expiring_after(mut self, ttl: Duration) -> Self {
+        let longest = prost_types::Duration { seconds: i64::MAX, nanos: 0 };
+        self.expiry = Some(Expiry::In(prost_types::Duration::try_from(ttl).unwrap_or(longest)));
+        self
+    }
+
+    /// Lets the body be gone from this time on, by the server's clock.
+    #[must_use]
+    pub fn expiring_at(mut self, time: SystemTime) -> Self {
+        self.expiry = Some(Expiry::At(time.into()));
+        self
     }
 
     /// Says what the body is, for the recipient's program: up to 128 characters of printable ASCII.
@@ -196,9 +232,15 @@ impl From<OutgoingMessage> for proto::SendMessagesRequest {
             body: Some(match message.body {
                 Body::Text(text) => send_messages_request::Body::Text(text),
                 Body::Data(data) => send_messages_request::Body::Data(data),
+                // Nothing: the server refuses it.
+                Body::Expired => send_messages_request::Body::Data(Bytes::new()),
             }),
             content_type: message.content_type,
             request_id: message.request_id,
+            expiry: message.expiry.map(|expiry| match expiry {
+                Expiry::At(time) => send_messages_request::Expiry::ExpireTime(time),
+                Expiry::In(ttl) => send_messages_request::Expiry::Ttl(ttl),
+            }),
         }
     }
 }
@@ -210,9 +252,15 @@ impl From<OutgoingMessage> for proto::SendMessageRequest {
             body: Some(match message.body {
                 Body::Text(text) => send_message_request::Body::Text(text),
                 Body::Data(data) => send_message_request::Body::Data(data),
+                // Nothing: the server refuses it.
+                Body::Expired => send_message_request::Body::Data(Bytes::new()),
             }),
             content_type: message.content_type,
             request_id: message.request_id,
+            expiry: message.expiry.map(|expiry| match expiry {
+                Expiry::At(time) => send_message_request::Expiry::ExpireTime(time),
+                Expiry::In(ttl) => send_message_request::Expiry::Ttl(ttl),
+            }),
         }
     }
 }
@@ -222,8 +270,8 @@ impl From<OutgoingMessage> for proto::SendMessageRequest {
 pub struct PageRequest(proto::GetMessagesRequest);
 
 impl PageRequest {
-    /// The oldest messages after `sequence`; 0 is the beginning. The next page is after the last
-    /// message of this one.
+    /// The oldest messages after `sequence`; 0 is the beginning of a mailbox that has lost nothing, and
+    /// [`default`](Self::default) of any. The next page is after the last message of this one.
     pub fn after(sequence: i64) -> Self {
         Self::with_cursor(Cursor::AfterSequence(sequence))
     }
@@ -289,10 +337,10 @@ impl PageRequest {
     }
 }
 
-/// From the beginning, forwards.
+/// From the beginning of what the mailbox still has, forwards.
 impl Default for PageRequest {
     fn default() -> Self {
-        Self::after(0)
+        Self(proto::GetMessagesRequest::default())
     }
 }
 
@@ -313,9 +361,9 @@ pub struct Page {
     pub has_more: bool,
     /// The current epoch: pass it with the cursor of the next page.
     pub epoch: String,
-    /// The first sequence that the mailbox still holds; 1 when it is empty.
+    /// The first sequence that the mailbox still holds; `last_sequence` + 1 when it holds none.
     pub first_sequence: i64,
-    /// The last sequence of the mailbox; 0 when it is empty.
+    /// The last sequence that the mailbox gave out; 0 when it gave out none.
     pub last_sequence: i64,
 }
 

@@ -99,6 +99,7 @@ impl Position {
             after_sequence: self.through.unwrap_or(started.after_sequence),
             first_sequence: started.first_sequence,
             last_sequence: started.last_sequence,
+            acknowledged_through: started.acknowledged_through,
         })
     }
 
@@ -159,6 +160,7 @@ mod tests {
             after_sequence,
             first_sequence: 1,
             last_sequence: 99,
+            acknowledged_through: 0,
         }))
     }
 

@@ -83,3 +83,6 @@ pub const INVITE_USES_MAX: u32 = 1_000_000;
 
 /// The most characters of an operator's note: for what an invite is, why somebody is banned.
 pub const NOTE_CHARACTERS_MAX: usize = 256;
+
+/// The longest time for which a message can be sent that is to expire: ten years of 365.25 days.
+pub const MESSAGE_TTL_MAX: Duration = Duration::from_hours(87_660);

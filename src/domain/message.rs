@@ -1,4 +1,5 @@
 use std::fmt;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -56,9 +57,44 @@ pub struct Message {
     pub content: Content,
     /// The sender's idempotency key.
     pub request_id: Option<RequestId>,
+    /// When its body goes, if it is to.
+    pub expiry: Option<MessageExpiry>,
+}
+
+/// A message's end: its entry stays, and its body goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageExpiry {
+    /// From this time on nobody is given the body.
+    pub time: Timestamp,
+    /// The body is gone, whatever the clock says; an empty one stands in its place.
+    pub is_erased: bool,
+}
+
+/// When a sender wants a message's body to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// At this time.
+    At(Timestamp),
+    /// So long after it was sent.
+    After(Duration),
+}
+
+impl Expiry {
+    /// When that is for a message that is sent at this time.
+    pub fn time(self, send_time: Timestamp) -> Timestamp {
+        match self {
+            Self::At(time) => time,
+            Self::After(ttl) => send_time.after(ttl),
+        }
+    }
 }
 
 impl Message {
+    /// Whether its body is not to be given to anyone at this moment.
+    pub fn is_expired(&self) -> bool {
+        self.expiry.is_some_and(|expiry| expiry.is_erased || expiry.time <= Timestamp::now())
+    }
+
     /// Its number in `owner`'s mailbox, or `None` when it is not in there.
     pub fn sequence_for(&self, owner: UserId) -> Option<Sequence> {
         if self.receiver.id == owner {

@@ -21,7 +21,7 @@ pub use content::{
     Body, BodyError, BodyKind, Content, ContentType, ContentTypeError, RequestId, RequestIdError,
 };
 pub use cursor::{Epoch, MailboxRange, Sequence, SequenceError};
-pub use message::{Message, MessageId};
+pub use message::{Expiry, Message, MessageExpiry, MessageId};
 pub use rate::{Rate, RateError, RateLimit, UserLimits};
 pub use time::Timestamp;
 pub use token::{Token, TokenError, TokenHash};

@@ -10,11 +10,12 @@ use super::error::{CallError, FieldProblem};
 use crate::auth::TokenRequest;
 use crate::domain::limits::{
     EPOCH_CHARACTERS_MAX, HEARTBEAT_INTERVAL_DEFAULT, HEARTBEAT_INTERVAL_MAX,
-    HEARTBEAT_INTERVAL_MIN, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, TOKEN_NAME_CHARACTERS_MAX, TTL_MAX,
+    HEARTBEAT_INTERVAL_MIN, MESSAGE_TTL_MAX, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX,
+    TOKEN_NAME_CHARACTERS_MAX, TTL_MAX,
 };
 use crate::domain::{
-    AccessId, Body, BodyError, Content, ContentType, Epoch, Invite, InviteHash, Label, PeerAddress,
-    RequestId, Sequence, Timestamp, Username, UsernamePrefix,
+    AccessId, Body, BodyError, Content, ContentType, Epoch, Expiry, Invite, InviteHash, Label,
+    PeerAddress, RequestId, Sequence, Timestamp, Username, UsernamePrefix,
 };
 use crate::messenger::{FollowRequest, FollowStart, Outgoing, PageRequest};
 use crate::proto;
@@ -23,6 +24,12 @@ use crate::store::PageStart;
 type Decoded<T> = Result<T, CallError>;
 
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
+
+/// What protobuf's Timestamp can say: from year 1 to year 9999.
+const SECONDS_OF_TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+/// Times are kept to the microsecond.
+const TTL_MIN: Duration = Duration::from_micros(1);
 
 /// Collects what is wrong with a request's fields.
 #[derive(Default)]
@@ -164,6 +171,10 @@ impl From<proto::SendMessagesRequest> for proto::SendMessageRequest {
             }),
             content_type: request.content_type,
             request_id: request.request_id,
+            expiry: request.expiry.map(|expiry| match expiry {
+                many::Expiry::ExpireTime(time) => one::Expiry::ExpireTime(time),
+                many::Expiry::Ttl(ttl) => one::Expiry::Ttl(ttl),
+            }),
         }
     }
 }
@@ -177,12 +188,54 @@ pub(super) fn send_message(
     let body = body(&mut fields, request.body, body_bytes_max)?;
     let content_type = fields.check("content_type", ContentType::parse(request.content_type));
     let request_id = fields.check("request_id", RequestId::parse(request.request_id));
-    let parts = to.zip(body).zip(content_type.zip(request_id));
-    fields.finish(parts.map(|((to, body), (content_type, request_id))| Outgoing {
+    let expiry = expiry(request.expiry).map_err(|problem| fields.0.push(problem)).ok();
+    let parts = to.zip(body).zip(content_type.zip(request_id)).zip(expiry);
+    fields.finish(parts.map(|(((to, body), (content_type, request_id)), expiry)| Outgoing {
         to,
         content: Content { body, content_type },
         request_id,
+        expiry,
     }))
+}
+
+/// When the message is to expire, if it is to. Whether that is past is for the store to say, since a send that
+/// is repeated is answered all the same.
+fn expiry(
+    asked: Option<proto::send_message_request::Expiry>,
+) -> Result<Option<Expiry>, FieldProblem> {
+    use proto::send_message_request::Expiry as Field;
+    let wrong = |field: &str, problem: String| FieldProblem { field: field.to_owned(), problem };
+    match asked {
+        None => Ok(None),
+        Some(Field::ExpireTime(time)) => match timestamp(&time) {
+            Ok(time) => Ok(Some(Expiry::At(time))),
+            Err(problem) => Err(wrong("expire_time", problem.to_owned())),
+        },
+        Some(Field::Ttl(ttl)) => {
+            let ttl = duration(&ttl).filter(|it| (TTL_MIN..=MESSAGE_TTL_MAX).contains(it));
+            let days = MESSAGE_TTL_MAX.as_secs() / (24 * 60 * 60);
+            let problem = || format!("is out of bounds: 1 microsecond to {days} days");
+            ttl.map(|ttl| Some(Expiry::After(ttl))).ok_or_else(|| wrong("ttl", problem()))
+        }
+    }
+}
+
+/// A time, to the microsecond.
+fn timestamp(time: &prost_types::Timestamp) -> Result<Timestamp, &'static str> {
+    const NO_TIME: &str = "is no time from year 1 to year 9999";
+    let nanos = u32::try_from(time.nanos).map_err(|_| NO_TIME)?;
+    if nanos >= NANOS_PER_SECOND || !SECONDS_OF_TIMES.contains(&time.seconds) {
+        return Err(NO_TIME);
+    }
+    Ok(Timestamp::from_micros(time.seconds * 1_000_000 + i64::from(nanos / 1_000)))
+}
+
+/// By hand: prost's own conversion overflows on parts that no duration has.
+pub(super) fn duration(asked: &prost_types::Duration) -> Option<Duration> {
+    match (u64::try_from(asked.seconds), u32::try_from(asked.nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < NANOS_PER_SECOND => Some(Duration::new(seconds, nanos)),
+        _ => None,
+    }
 }
 
 /// The body. One over the limit is an error of its own, with its own reason.
@@ -214,12 +267,14 @@ pub(super) fn get_messages(request: proto::GetMessagesRequest) -> Decoded<PageRe
 
     let mut fields = Fields::default();
     let start = match request.cursor {
-        None => Some(PageStart::After(Sequence::ZERO)),
+        None => Some(None),
         Some(Cursor::AfterSequence(n)) => {
-            fields.check("after_sequence", Sequence::parse(n)).map(PageStart::After)
+            let after = fields.check("after_sequence", Sequence::parse(n));
+            after.map(|after| Some(PageStart::After(after)))
         }
         Some(Cursor::BeforeSequence(n)) => {
-            fields.check("before_sequence", Sequence::parse(n)).map(PageStart::Before)
+            let before = fields.check("before_sequence", Sequence::parse(n));
+            before.map(|before| Some(PageStart::Before(before)))
         }
     };
     let epoch = fields.check("epoch", epoch(request.epoch));
@@ -345,11 +400,7 @@ fn heartbeat_interval(
     let Some(asked) = asked else {
         return Some(HEARTBEAT_INTERVAL_DEFAULT);
     };
-    // By hand: prost's own conversion overflows on parts that no duration has.
-    let interval = match (u64::try_from(asked.seconds), u32::try_from(asked.nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < NANOS_PER_SECOND => Some(Duration::new(seconds, nanos)),
-        _ => None,
-    };
+    let interval = duration(&asked);
     let bounds = HEARTBEAT_INTERVAL_MIN..=HEARTBEAT_INTERVAL_MAX;
     let interval = interval.filter(|interval| bounds.contains(interval));
     if interval.is_none() {

@@ -28,13 +28,17 @@ fn with_content(
     content_type: ContentType,
 ) -> proto::Message {
     let is_sender = message.sender.id == owner;
+    // At the last moment, so that nobody is given a body that has expired.
+    let expired = message.is_expired();
     proto::Message {
         message_id: message.id.to_text(),
         sequence: message.sequence_for(owner).unwrap_or_default().get(),
         from_user: message.sender.name.as_str().to_owned(),
         to_user: message.receiver.name.as_str().to_owned(),
         send_time: Some(timestamp(message.send_time)),
-        body: Some(match body {
+        expire_time: message.expiry.map(|expiry| timestamp(expiry.time)),
+        expired,
+        body: (!expired).then(|| match body {
             Body::Text(text) => proto::message::Body::Text(text),
             Body::Data(data) => proto::message::Body::Data(data),
         }),
@@ -59,12 +63,13 @@ pub(super) fn user(view: UserView) -> proto::User {
 
 pub(super) fn event(event: FollowEvent, owner: UserId) -> proto::SubscribeResponse {
     let event = match event {
-        FollowEvent::Started { epoch, after, range } => {
+        FollowEvent::Started { epoch, after, range, acknowledged_through } => {
             Event::Started(proto::SubscriptionStarted {
                 epoch: epoch.as_str().to_owned(),
                 after_sequence: after.get(),
                 first_sequence: range.first.get(),
                 last_sequence: range.last.get(),
+                acknowledged_through: acknowledged_through.get(),
             })
         }
         FollowEvent::Message(delivery) => Event::Message(match delivery {

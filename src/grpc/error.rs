@@ -12,15 +12,19 @@ use crate::domain::Username;
 use crate::limiter::RateExceeded;
 use crate::messenger::{Cursor, MessengerError, Role};
 use crate::proto::{ERROR_DOMAIN, ErrorReason};
-use crate::store::StoreError;
 use crate::store::accounts::EndCause;
 use crate::store::accounts::invites::InviteProblem;
+use crate::store::{MailboxLimit, StoreError};
 
 /// When to try again after a refusal by a full queue: its contents are written in less.
 const RETRY_AFTER_OVERLOAD: Duration = Duration::from_millis(250);
 
 /// When to try again after a limit that frees up as others end.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(5);
+
+/// When to try again after a refusal by a full mailbox: it gets room when messages of it are removed, by a
+/// pass of retention.
+const RETRY_AFTER_FULL_MAILBOX: Duration = Duration::from_mins(1);
 
 /// When to try again while the storage is failing: it is opened again twice a second.
 const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -367,6 +371,29 @@ impl Refusal {
                  content type; that one stands and nothing was stored",
             )
             .with("request_id", &request_id.as_str()),
+            StoreError::MailboxFull { owner, limit, value } => {
+                let (limit, unit) = match limit {
+                    MailboxLimit::Messages => ("mailbox_messages_max", "messages"),
+                    MailboxLimit::Bytes => ("mailbox_bytes_max", "bytes"),
+                };
+                Self::new(
+                    Code::ResourceExhausted,
+                    ErrorReason::MailboxFull,
+                    format!(
+                        "the mailbox of {owner} is full: it may hold {value} {unit}; nothing was stored"
+                    ),
+                )
+                .with("limit", &limit)
+                .with("value", value)
+                .with("username", owner)
+                .retry_after(RETRY_AFTER_FULL_MAILBOX)
+            }
+            StoreError::Expired => Self::new(
+                Code::InvalidArgument,
+                ErrorReason::MessageExpired,
+                "expire_time: is not after the present; nothing was stored",
+            )
+            .field("expire_time", "is not after the present"),
             StoreError::WriteQueueFull { limit_bytes } => Self::new(
                 Code::ResourceExhausted,
                 ErrorReason::WriteQueueFull,

@@ -111,7 +111,7 @@ fn mailbox<S: Inner>(
     caller: Caller,
 ) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
     try_stream! {
-        let mut page = page_after(&gateway, &caller, 0).await?;
+        let mut page = page_after(&gateway, &caller, None).await?;
         let end = page.last_sequence;
         let mut text = String::from("{\"messages\":[");
         let mut separator = "";
@@ -132,7 +132,7 @@ fn mailbox<S: Inner>(
             if !page.has_more || cursor >= end {
                 break;
             }
-            page = page_after(&gateway, &caller, cursor).await?;
+            page = page_after(&gateway, &caller, Some(cursor)).await?;
         }
         text.push_str("]}\n");
         yield text.into();
@@ -166,14 +166,14 @@ async fn introduce<S: Inner>(
     Ok(())
 }
 
-/// A page of what the caller received after a sequence.
+/// A page of what the caller received after a sequence; `None`: from the mailbox's beginning.
 async fn page_after<S: Inner>(
     gateway: &Gateway<S>,
     caller: &Caller,
-    after: i64,
+    after: Option<i64>,
 ) -> Result<GetMessagesResponse, Problem> {
     let request = GetMessagesRequest {
-        cursor: Some(get_messages_request::Cursor::AfterSequence(after)),
+        cursor: after.map(get_messages_request::Cursor::AfterSequence),
         received_only: true,
         page_size: i32::try_from(PAGE_SIZE_MAX).unwrap_or(i32::MAX),
         ..Default::default()

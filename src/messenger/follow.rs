@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Cursor, Messenger, MessengerError};
 use crate::domain::{Epoch, MailboxRange, Message, Sequence, Timestamp, User, UserId};
 use crate::hub::{Batch, Follower, Signal};
-use crate::store::{Page, PageAhead, PageQuery, PageStart, Store};
+use crate::store::{MailboxState, Page, PageAhead, PageQuery, PageStart, Store};
 
 /// The most messages that a replay reads at a time.
 const REPLAY_PAGE_MESSAGES: usize = 512;
@@ -59,6 +59,9 @@ pub enum FollowEvent {
         after: Sequence,
         /// What the mailbox holds.
         range: MailboxRange,
+        /// What its owner acknowledged. With no start of its own it delivers after this, or from the
+        /// mailbox's beginning, if that has moved further.
+        acknowledged_through: Sequence,
     },
     /// The next entry.
     Message(Delivery),
@@ -107,7 +110,7 @@ pub struct Follow {
 }
 
 enum Phase {
-    Starting(MailboxRange),
+    Starting(MailboxState),
     Replaying {
         page: vec::IntoIter<Message>,
         page_is_last: bool,
@@ -144,7 +147,8 @@ impl Messenger {
         let follower = self.hub.register(owner.id, self.limiter.subscriptions(owner.id))?;
         let state = self.store.mailbox_state(owner.id).await?;
         let delivered = match request.start {
-            FollowStart::Acknowledged => state.acknowledged_through,
+            // What is gone of what comes after it, `started` shows.
+            FollowStart::Acknowledged => state.acknowledged_through.max(before_first(&state.range)),
             FollowStart::After(after) => after,
             FollowStart::Now => state.range.last,
         };
@@ -160,7 +164,7 @@ impl Messenger {
             // So that it is set at the first wait.
             has_delivered: true,
             delivered,
-            phase: Phase::Starting(state.range),
+            phase: Phase::Starting(state),
             caught_up: false,
         })
     }
@@ -170,7 +174,8 @@ impl Follow {
     /// The next event. After an error the follower is at its end.
     ///
     /// # Errors
-    /// The store's.
+    /// The store's, and [`MessengerError::OutOfRange`] when what comes next was removed before it could be
+    /// delivered.
     pub async fn next(&mut self) -> Result<FollowEvent, MessengerError> {
         loop {
             if let Some(event) = self.at_hand() {
@@ -195,10 +200,10 @@ impl Follow {
     pub fn at_hand(&mut self) -> Option<FollowEvent> {
         let event = loop {
             let step = match &mut self.phase {
-                Phase::Starting(range) => {
-                    let range = *range;
+                Phase::Starting(state) => {
+                    let state = *state;
                     self.phase = Phase::replay();
-                    Some(self.started(range))
+                    Some(self.started(state))
                 }
                 Phase::Replaying { page, page_is_last, .. } => match page.next() {
                     Some(message) => self.deliver(Delivery::Stored(message)),
@@ -236,8 +241,10 @@ impl Follow {
         FollowEvent::Heartbeat(self.delivered)
     }
 
-    fn started(&self, range: MailboxRange) -> FollowEvent {
-        FollowEvent::Started { epoch: self.store.epoch().clone(), after: self.delivered, range }
+    fn started(&self, state: MailboxState) -> FollowEvent {
+        let MailboxState { range, acknowledged_through } = state;
+        let (epoch, after) = (self.store.epoch().clone(), self.delivered);
+        FollowEvent::Started { epoch, after, range, acknowledged_through }
     }
 
     fn turn_live(&mut self) -> Option<FollowEvent> {
@@ -272,10 +279,14 @@ impl Follow {
             Phase::Replaying { ahead, .. } => ahead.take(),
             _ => None,
         };
-        let Page { messages, has_more, .. } = match ahead {
+        let Page { messages, has_more, range } = match ahead {
             Some(ahead) => ahead.page().await?,
             None => self.store.page_in_turn(self.page_after(self.delivered)).await?,
         };
+        // What comes next may have been removed meanwhile.
+        if self.delivered < before_first(&range) {
+            MessengerError::check_after(Cursor::After, self.delivered, &range)?;
+        }
         let last = messages.last().and_then(|message| message.sequence_for(self.owner));
         let ahead = last.filter(|_| has_more).and_then(|last| {
             let query = self.page_after(last);
@@ -297,6 +308,11 @@ impl Follow {
             bytes_max: REPLAY_PAGE_BYTES,
         }
     }
+}
+
+/// The cursor from which the whole mailbox is delivered.
+pub(super) fn before_first(range: &MailboxRange) -> Sequence {
+    Sequence::parse(range.first.get() - 1).unwrap_or(Sequence::ZERO)
 }
 
 impl Phase {

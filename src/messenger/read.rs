@@ -1,13 +1,15 @@
+use super::follow::before_first;
 use super::{Cursor, Messenger, MessengerError, Role};
 use crate::domain::limits::PAGE_BYTES_MAX;
 use crate::domain::{Epoch, MailboxRange, Message, Sequence, User, Username};
-use crate::store::{BeyondMailbox, PageQuery, PageStart};
+use crate::store::{BeyondMailbox, Page, PageQuery, PageStart};
 
 /// A page that its owner asks for.
 #[derive(Debug, Clone)]
 pub struct PageRequest {
-    /// From where, and in which direction. Before 0 is before the end.
-    pub start: PageStart,
+    /// From where, and in which direction. Before 0 is before the end; `None` is from the beginning of what
+    /// the mailbox still has.
+    pub start: Option<PageStart>,
     /// The epoch of the cursor, if it is to be checked.
     pub epoch: Option<Epoch>,
     /// Only the conversation with this user.
@@ -50,17 +52,36 @@ impl Messenger {
         let query = PageQuery {
             owner: owner.id,
             start: match request.start {
-                PageStart::Before(Sequence::ZERO) => PageStart::Before(Sequence::MAX),
-                start => start,
+                None => PageStart::After(Sequence::ZERO),
+                Some(PageStart::Before(Sequence::ZERO)) => PageStart::Before(Sequence::MAX),
+                Some(start) => start,
             },
             peer,
             received_only: request.received_only,
             messages_max: request.page_size,
             bytes_max: PAGE_BYTES_MAX,
         };
-        let page = self.store.page(query).await?;
-        check_cursor(request.start, &page.range)?;
+        let page = match request.start {
+            Some(start) => {
+                let page = self.store.page(query).await?;
+                check_cursor(start, &page.range)?;
+                page
+            }
+            None => self.first_page(query).await?,
+        };
         Ok(MessagePage { messages: page.messages, has_more: page.has_more, range: page.range })
+    }
+
+    /// The page at the mailbox's beginning, which may move meanwhile.
+    async fn first_page(&self, mut query: PageQuery) -> Result<Page, MessengerError> {
+        loop {
+            let page = self.store.page(query).await?;
+            let begin = before_first(&page.range);
+            match query.start {
+                PageStart::After(after) if after < begin => query.start = PageStart::After(begin),
+                _ => return Ok(page),
+            }
+        }
     }
 
     /// Acknowledges everything up to `through`, and says where the acknowledgement stands.
@@ -89,8 +110,11 @@ fn check_cursor(start: PageStart, range: &MailboxRange) -> Result<(), MessengerE
     match start {
         PageStart::After(after) => MessengerError::check_after(Cursor::After, after, range),
         // 0 is accepted: before the end.
+        PageStart::Before(Sequence::ZERO) => Ok(()),
         PageStart::Before(before) => {
-            MessengerError::check(Cursor::Before, before, Sequence::ZERO, range.last.next())
+            let is_whole = range.first == Sequence::FIRST;
+            let min = if is_whole { Sequence::ZERO } else { range.first };
+            MessengerError::check(Cursor::Before, before, min, range.last.next())
         }
     }
 }

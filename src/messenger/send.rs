@@ -1,5 +1,5 @@
 use super::{Messenger, MessengerError};
-use crate::domain::{Content, RequestId, User, Username};
+use crate::domain::{Content, Expiry, RequestId, User, Username};
 use crate::store::{Draft, PendingMessage, Receiver};
 
 /// A message as its sender hands it in.
@@ -11,6 +11,8 @@ pub struct Outgoing {
     pub content: Content,
     /// The sender's idempotency key.
     pub request_id: Option<RequestId>,
+    /// When its body goes, if it is to.
+    pub expiry: Option<Expiry>,
 }
 
 impl Messenger {
@@ -26,12 +28,12 @@ impl Messenger {
         outgoing: Outgoing,
     ) -> Result<PendingMessage, MessengerError> {
         self.limiter.admit_send(sender.id).map_err(MessengerError::SendRate)?;
-        let Outgoing { to, content, request_id } = outgoing;
+        let Outgoing { to, content, request_id, expiry } = outgoing;
         let receiver = match self.store.remembered_user(&to) {
             Some(user) => Receiver::User(user),
             None => Receiver::Named(to),
         };
-        let draft = Draft { sender: sender.clone(), receiver, content, request_id };
+        let draft = Draft { sender: sender.clone(), receiver, content, request_id, expiry };
         Ok(self.store.append(draft).await?)
     }
 }

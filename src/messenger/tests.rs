@@ -57,7 +57,8 @@ impl Scene {
         };
         let alice = &self.alice;
         let receiver = receiver.clone().into();
-        let draft = Draft { sender: alice.clone(), receiver, content, request_id: None };
+        let draft =
+            Draft { sender: alice.clone(), receiver, content, request_id: None, expiry: None };
         let pending = self.messenger.store.append(draft).await.expect("a place");
         pending.committed().await.expect("stored");
     }
@@ -182,6 +183,43 @@ async fn who_follows_is_seen_until_the_end() {
     scene.note().await;
     let alice = scene.messenger.user(scene.alice.name.clone()).await.expect("is there");
     assert!(alice.profile.last_seen_time > Some(began), "{:?}", alice.profile.last_seen_time);
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_whose_next_entry_was_removed_is_told_so() {
+    let scene = Scene::new().await;
+    for _ in 0..3 {
+        scene.note().await;
+    }
+    let mut follow = scene.follow(after(1)).await.expect("accepted");
+    scene.messenger.store.empty_mailbox(scene.alice.id).await.expect("stored");
+    scene.note().await;
+    assert!(matches!(follow.next().await, Ok(FollowEvent::Started { .. })));
+    let refused = follow.next().await.expect_err("there is a gap");
+    let is_told = matches!(
+        refused,
+        MessengerError::OutOfRange { asked, min, max, .. }
+            if (asked.get(), min.get(), max.get()) == (1, 3, 4)
+    );
+    assert!(is_told, "{refused:?}");
+    drop(follow);
+
+    let refused = scene.follow(after(2)).await.err().expect("behind what is kept");
+    assert!(matches!(refused, MessengerError::OutOfRange { .. }), "{refused:?}");
+    let acknowledged = FollowRequest { start: FollowStart::Acknowledged, ..after(0) };
+    let mut follow = scene.follow(acknowledged).await.expect("from what is kept");
+    let started = follow.next().await;
+    assert!(
+        matches!(
+            started,
+            Ok(FollowEvent::Started { after, range, acknowledged_through, .. })
+                if (after.get(), range.first.get(), acknowledged_through.get()) == (3, 4, 0)
+        ),
+        "{started:?}"
+    );
+    assert_eq!(message(&mut follow).await, (4, true));
+    drop(follow);
     scene.close().await;
 }
 

@@ -97,6 +97,10 @@ pub struct Options {
     /// Whether a database of an earlier version is brought up to date without a backup of it first.
     /// Default no.
     pub upgrade_without_backup: bool,
+    /// What is kept of each mailbox, and how the rest is removed. Default everything.
+    pub retention: store::RetentionOptions,
+    /// What a mailbox may hold; a full one refuses whoever sends. Default anything.
+    pub mailbox_limits: store::MailboxLimits,
     /// Where an operator's tools find `/metrics`, `/healthz` and `/readyz`; port 0 takes any free one.
     /// Whoever reaches it is answered. Default nowhere.
     pub metrics_listen: Option<SocketAddr>,
@@ -127,6 +131,8 @@ impl Options {
             workers: workers_default(),
             merge_messages: store::MERGE_MESSAGES_DEFAULT,
             upgrade_without_backup: false,
+            retention: store::RetentionOptions::default(),
+            mailbox_limits: store::MailboxLimits::default(),
             metrics_listen: None,
             allow_origins: Vec::new(),
             registration: RegistrationPolicy::Open,
@@ -358,6 +364,8 @@ async fn open_store(
     store_options.merge_messages = options.merge_messages;
     store_options.write_queue_bytes = options.limits.write_queue_bytes;
     store_options.upgrade_without_backup = options.upgrade_without_backup;
+    store_options.retention = options.retention;
+    store_options.mailbox_limits = options.mailbox_limits;
     let opening =
         tokio::task::spawn_blocking(move || store::open(&store_options, Box::new(announcer)));
     opening.await.unwrap_or_else(|error| Err(OpenError::Thread(io::Error::other(error))))

@@ -30,8 +30,10 @@ const COMMON_PRAGMAS: &str = "
 /// `synchronous = FULL` syncs the write-ahead log at every commit: the promise **durable** rests on
 /// it. The size limit gives space back after a checkpoint that a long read had held up. The caches,
 /// given in KiB, fill up as messages come: they are part of what a server under load grows by, and
-/// the operating system caches the file as well.
+/// the operating system caches the file as well. A file that is made now can be shortened while it is in
+/// use, when much of it was removed; an older one stays as it is until it is compacted.
 const WRITER_PRAGMAS: &str = "
+    PRAGMA auto_vacuum = INCREMENTAL;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA journal_size_limit = 67108864;

@@ -15,6 +15,7 @@ use super::OpenError;
 use super::error::{IndexDamage, is_damage, unless_damaged};
 use super::index::{Entry, Index};
 use super::log::{self, Places};
+use super::mailboxes;
 use crate::domain::{Sequence, UserId};
 
 /// How many of the log's newest rows are checked.
@@ -49,6 +50,10 @@ fn difference(connection: &mut SqliteConnection, index: &Index) -> QueryResult<O
     for Places { position, entries } in newest_rows(connection)? {
         for (owner, sequence) in entries {
             owners.insert(owner);
+            if sequence < mailboxes::first(connection, owner)?.get() {
+                // The mailbox has lost it; only another one keeps the row.
+                continue;
+            }
             let found = Sequence::parse(sequence)
                 .ok()
                 .map(|sequence| unless_damaged(index.entry(connection, owner, sequence)));
@@ -68,6 +73,9 @@ fn difference(connection: &mut SqliteConnection, index: &Index) -> QueryResult<O
     for owner in owners {
         let last = unless_damaged(index.last_entry(connection, owner))?;
         let Some(Some(Entry { sequence, position, .. })) = last else { continue };
+        if sequence < mailboxes::first(connection, owner)?.get() {
+            continue;
+        }
         if !log_may_have(connection, owner, sequence, position)? {
             let damage = IndexDamage::EntryBeyondLog;
             return Ok(Some(Difference { damage, owner, sequence, position }));

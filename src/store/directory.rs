@@ -9,7 +9,7 @@ use quick_cache::sync::Cache;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::accounts::tokens;
-use super::schema::users;
+use super::schema::{mailboxes, users};
 use crate::domain::{
     PeerAddress, Profile, Sequence, Standing, Timestamp, User, UserId, Username, UsernamePrefix,
 };
@@ -307,6 +307,27 @@ pub(super) fn acknowledged_through(
     let through: i64 =
         users::table.find(user.0).select(users::acknowledged_through).first(connection)?;
     Sequence::parse(through).map_err(|e| unreadable("users.acknowledged_through", &e))
+}
+
+/// Some users, by their numbers after `after`, whose mailboxes have something that they acknowledged, and
+/// after whom to go on; `None`: there are no more.
+pub(super) fn who_acknowledged(
+    connection: &mut SqliteConnection,
+    after: UserId,
+    limit: i64,
+) -> QueryResult<(Vec<UserId>, Option<UserId>)> {
+    type Row = (i64, i64, Option<i64>);
+    let rows: Vec<Row> = users::table
+        .left_join(mailboxes::table.on(mailboxes::owner_id.eq(users::id)))
+        .filter(users::id.gt(after.0))
+        .order(users::id.asc())
+        .limit(limit)
+        .select((users::id, users::acknowledged_through, mailboxes::first_sequence.nullable()))
+        .load(connection)?;
+    let last = rows.last().map(|(id, ..)| UserId(*id));
+    let has_some = |(_, through, first): &Row| *through >= first.unwrap_or(1);
+    let users = rows.iter().filter(|row| has_some(row)).map(|(id, ..)| UserId(*id)).collect();
+    Ok((users, last))
 }
 
 /// Enters a new user with their first token.

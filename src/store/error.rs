@@ -8,6 +8,7 @@ use tracing::error;
 use super::accounts::invites::InviteProblem;
 use super::backup::BackupError;
 use super::index::LoadError;
+use super::mailbox_sizes::MailboxLimit;
 use crate::domain::{AccessId, MailboxRange, RequestId, Sequence, UserId, Username};
 
 /// Why the store did not do what it was asked. Nothing was stored, except where a variant says
@@ -44,6 +45,19 @@ pub enum StoreError {
     /// The sender used this key for another message.
     #[error("the request_id was used for another message")]
     RequestIdReused(RequestId),
+    /// A mailbox that the message would enter is full. Nothing was stored.
+    #[error("the mailbox of {owner} is full")]
+    MailboxFull {
+        /// Whose: the receiver's, or the sender's own.
+        owner: Username,
+        /// Which of its limits.
+        limit: MailboxLimit,
+        /// That limit.
+        value: u64,
+    },
+    /// The message would have expired before it was stored.
+    #[error("the message has expired")]
+    Expired,
     /// No place in the write queue within [`super::Options::admission_wait`].
     #[error("the write queue is full")]
     WriteQueueFull {

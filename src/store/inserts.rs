@@ -63,6 +63,13 @@ insert!(NewLogRow<'a>: "INSERT" "message_log" {
     body_kind: i64 = BigInt,
     body: &'a [u8] = Binary,
     checksum: i64 = BigInt,
+    expire_time_us: Option<i64> = Nullable<BigInt>,
+    erased_digest: Option<&'a [u8]> = Nullable<Binary>,
+});
+
+insert!(NewExpiration: "INSERT" "expirations" {
+    expire_time_us: i64 = BigInt,
+    position: i64 = BigInt,
 });
 
 insert!(NewPending<'a>: "INSERT" "pending_entries" {

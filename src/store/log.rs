@@ -7,16 +7,17 @@ use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::prelude::*;
 use diesel::sql_types::Binary;
 use diesel::sqlite::Sqlite;
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::directory::Directory;
 use super::error::unless_damaged;
 use super::index::{Entry, Index, Placement, RequestKey, RequestKeys};
-use super::inserts::NewLogRow;
+use super::inserts::{NewExpiration, NewLogRow};
+use super::log_checksum::checksum;
+pub(super) use super::log_rows::{body_bytes, first, participants_after, remove, rows};
 use super::schema::message_log;
 use crate::domain::{
-    Body, BodyKind, Content, ContentType, Message, MessageId, RequestId, Sequence, Timestamp, User,
-    UserId,
+    Body, BodyKind, Content, ContentType, Message, MessageExpiry, MessageId, RequestId, Sequence,
+    Timestamp, User, UserId,
 };
 
 const BODY_KIND_TEXT: i64 = 0;
@@ -39,6 +40,8 @@ pub(super) struct LogRow {
     body_kind: i64,
     body: Vec<u8>,
     checksum: i64,
+    expire_time_us: Option<i64>,
+    erased_digest: Option<Vec<u8>>,
 }
 
 /// A message's id as it is read, without an allocation a row; `None` when it has not 16 bytes, which
@@ -104,6 +107,13 @@ impl<'a> Names<'a> {
     }
 }
 
+fn kind(body: &Body) -> i64 {
+    match body.kind() {
+        BodyKind::Text => BODY_KIND_TEXT,
+        BodyKind::Data => BODY_KIND_DATA,
+    }
+}
+
 /// Appends `message` at `position`.
 pub(super) fn append(
     connection: &mut SqliteConnection,
@@ -120,15 +130,18 @@ pub(super) fn append(
         send_time_us: message.send_time.as_micros(),
         request_id: message.request_id.as_ref().map(RequestId::as_str),
         content_type: message.content.content_type.as_str(),
-        body_kind: match message.content.body.kind() {
-            BodyKind::Text => BODY_KIND_TEXT,
-            BodyKind::Data => BODY_KIND_DATA,
-        },
+        body_kind: kind(&message.content.body),
         body: message.content.body.as_bytes(),
         checksum: 0,
+        expire_time_us: message.expiry.map(|expiry| expiry.time.as_micros()),
+        erased_digest: None,
     };
     row.checksum = checksum(&row);
+    let expire_time_us = row.expire_time_us;
     row.execute(connection)?;
+    if let Some(expire_time_us) = expire_time_us {
+        NewExpiration { expire_time_us, position }.execute(connection)?;
+    }
     Ok(())
 }
 
@@ -137,12 +150,6 @@ pub(super) fn last_position(connection: &mut SqliteConnection) -> QueryResult<i6
     let last: Option<i64> =
         message_log::table.select(diesel::dsl::max(message_log::position)).first(connection)?;
     Ok(last.unwrap_or(0))
-}
-
-/// How many rows there are.
-pub(super) fn rows(connection: &mut SqliteConnection) -> QueryResult<u64> {
-    let count: i64 = message_log::table.count().get_result(connection)?;
-    Ok(count.unsigned_abs())
 }
 
 /// The places that the log's last rows give their messages, the last row first; an item for a row
@@ -239,6 +246,29 @@ pub(super) fn rows_between(
     rows.load_iter::<LogRow, DefaultLoadingMode>(connection)
 }
 
+/// Takes the body out of a row, and leaves a digest of it in its place. Whether the row is whole: if it is
+/// not, nothing is done.
+pub(super) fn erase(
+    connection: &mut SqliteConnection,
+    mut row: LogRow,
+    keys: &RequestKeys,
+) -> QueryResult<bool> {
+    if !row.is_whole() || row.erased_digest.is_some() {
+        return Ok(row.erased_digest.is_some());
+    }
+    row.erased_digest = Some(keys.body_digest(row.position, &row.body).to_vec());
+    row.body.clear();
+    let Some(new) = row.as_new() else { return Ok(false) };
+    diesel::update(message_log::table.find(row.position))
+        .set((
+            message_log::body.eq(new.body),
+            message_log::erased_digest.eq(new.erased_digest),
+            message_log::checksum.eq(checksum(&new)),
+        ))
+        .execute(connection)?;
+    Ok(true)
+}
+
 /// The row at `position`.
 pub(super) fn row(connection: &mut SqliteConnection, position: i64) -> QueryResult<Option<LogRow>> {
     message_log::table.find(position).select(LogRow::as_select()).first(connection).optional()
@@ -275,6 +305,25 @@ impl LogRow {
         Some(keys.key(UserId(self.sender_id), &request_id))
     }
 
+    /// When its message was sent.
+    pub(super) fn send_time(&self) -> Timestamp {
+        Timestamp::from_micros(self.send_time_us)
+    }
+
+    /// When its body goes, and it has not yet.
+    pub(super) fn expires(&self) -> Option<i64> {
+        self.expire_time_us.filter(|_| self.erased_digest.is_none())
+    }
+
+    /// Whether its body is, or was, this one. It is whole.
+    pub(super) fn has_body(&self, body: &Body, keys: &RequestKeys) -> bool {
+        let is_body = match &self.erased_digest {
+            Some(digest) => *digest == keys.body_digest(self.position, body.as_bytes()),
+            None => self.body == body.as_bytes(),
+        };
+        is_body && self.body_kind == kind(body)
+    }
+
     /// The bytes of the body.
     pub(super) fn body_bytes(&self) -> usize {
         self.body.len()
@@ -299,6 +348,9 @@ impl LogRow {
     /// The message of a whole row; `None` for a value that this code would not have written.
     fn decode(self, sender: User, receiver: User) -> Option<Message> {
         let body = match self.body_kind {
+            BODY_KIND_TEXT | BODY_KIND_DATA if self.erased_digest.is_some() => {
+                Body::Data(Bytes::new())
+            }
             BODY_KIND_TEXT => Body::text(String::from_utf8(self.body).ok()?, usize::MAX).ok()?,
             BODY_KIND_DATA => Body::data(Bytes::from(self.body), usize::MAX).ok()?,
             _ => return None,
@@ -310,6 +362,10 @@ impl LogRow {
             sender_sequence: Sequence::parse(self.sender_sequence).ok()?,
             receiver_sequence: Sequence::parse(self.receiver_sequence).ok()?,
             send_time: Timestamp::from_micros(self.send_time_us),
+            expiry: self.expire_time_us.map(|time| MessageExpiry {
+                time: Timestamp::from_micros(time),
+                is_erased: self.erased_digest.is_some(),
+            }),
             request_id: match self.request_id {
                 Some(text) => RequestId::parse(text).ok()?,
                 None => None,
@@ -333,66 +389,18 @@ impl LogRow {
             body_kind: self.body_kind,
             body: &self.body,
             checksum: self.checksum,
+            expire_time_us: self.expire_time_us,
+            erased_digest: self.erased_digest.as_deref(),
         })
-    }
-}
-
-/// Rows up to this size are laid out on the stack and hashed at once, without an allocation and without
-/// a hasher that has to be set up; the bodies of longer ones are not copied.
-const SMALL_ROW_BYTES_MAX: usize = 512;
-
-/// The checksum of a row: XXH3-64 over every other column, each number in 8 bytes (little endian),
-/// each text and blob after its length, an absent request id as the length 2^64 - 1. This layout is
-/// part of the file format.
-fn checksum(row: &NewLogRow<'_>) -> i64 {
-    let mut small = [0; SMALL_ROW_BYTES_MAX];
-    let mut end = 0;
-    let mut fits = true;
-    each_part(row, |part| match small.get_mut(end..end + part.len()) {
-        Some(place) => {
-            place.copy_from_slice(part);
-            end += part.len();
-        }
-        None => fits = false,
-    });
-    if fits {
-        return xxh3_64(&small[..end]).cast_signed();
-    }
-    let mut hasher = Xxh3Default::new();
-    each_part(row, |part| hasher.update(part));
-    hasher.digest().cast_signed()
-}
-
-/// Hands the bytes that the checksum covers to `take`, part by part.
-fn each_part(row: &NewLogRow<'_>, mut take: impl FnMut(&[u8])) {
-    let numbers = [
-        row.position,
-        row.sender_id,
-        row.sender_sequence,
-        row.receiver_id,
-        row.receiver_sequence,
-        row.send_time_us,
-        row.body_kind,
-    ];
-    let variable = [
-        Some(row.message_id),
-        row.request_id.map(str::as_bytes),
-        Some(row.content_type.as_bytes()),
-        Some(row.body),
-    ];
-    for number in numbers {
-        take(&number.to_le_bytes());
-    }
-    for field in variable {
-        let length = field.map_or(u64::MAX, |field| field.len() as u64);
-        take(&length.to_le_bytes());
-        take(field.unwrap_or_default());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use xxhash_rust::xxh3::xxh3_64;
+
     use super::*;
+    use crate::store::log_checksum::{SMALL_ROW_BYTES_MAX, each_part};
 
     fn sum(row: &LogRow) -> i64 {
         checksum(&row.as_new().expect("an id of 16 bytes"))
@@ -412,6 +420,8 @@ mod tests {
             body_kind: BODY_KIND_TEXT,
             body: b"hello".to_vec(),
             checksum: 0,
+            expire_time_us: None,
+            erased_digest: None,
         };
         row.checksum = sum(&row);
         row
@@ -419,7 +429,7 @@ mod tests {
 
     #[test]
     fn the_checksum_covers_every_column() {
-        let damages: [fn(&mut LogRow); 13] = [
+        let damages: [fn(&mut LogRow); 16] = [
             |row| row.position += 1,
             |row| row.message_id.0 = Some([8; 16]),
             |row| row.message_id.0 = None,
@@ -433,6 +443,9 @@ mod tests {
             |row| row.content_type.push(' '),
             |row| row.body_kind = BODY_KIND_DATA,
             |row| row.body[0] ^= 1,
+            |row| row.expire_time_us = Some(0),
+            |row| row.erased_digest = Some(vec![]),
+            |row| (row.expire_time_us, row.erased_digest) = (Some(0), Some(vec![])),
         ];
         for (number, damage) in damages.iter().enumerate() {
             let mut row = a_row();
@@ -445,6 +458,10 @@ mod tests {
     #[test]
     fn the_checksum_of_a_known_row_stays_the_same_across_versions() {
         assert_eq!(a_row().checksum, 3_430_266_489_979_838_986, "the file format");
+        let row = LogRow { expire_time_us: Some(6), ..a_row() };
+        assert_eq!(sum(&row), -8_170_071_042_364_588_499, "the file format");
+        let row = LogRow { erased_digest: Some(vec![7; 16]), ..row };
+        assert_eq!(sum(&row), 6_939_345_418_384_301_087, "the file format");
     }
 
     #[test]

@@ -1,13 +1,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use diesel::prelude::*;
 use tokio::time::timeout;
 
 use super::accounts::tokens;
 use super::error::failed;
 use super::folder::log_of;
 use super::readers::Readers;
-use super::{Store, StoreError, directory};
+use super::retention::state;
+use super::{Store, StoreError, directory, log};
+use crate::domain::Timestamp;
 use crate::metrics::{Counter, Durations, Histogram, Kind, Page};
 
 /// How long a page waits for what is read from the disk: on one that hangs, the rest is shown.
@@ -63,6 +66,8 @@ pub struct StoreStats {
     pub tokens: i64,
     /// The position of the newest message in the log.
     pub messages: i64,
+    /// The messages that were removed from it.
+    pub removed: i64,
     /// The size of the database's file.
     pub database_bytes: u64,
     /// The size of its write-ahead log.
@@ -90,8 +95,9 @@ impl Store {
             let users = directory::count(c).map_err(failed)?;
             let tokens = tokens::count(c).map_err(failed)?;
             let sizes = Sizes::of(&database);
+            let removed = state::read(c).map_err(failed)?.removed_total;
             let (database_bytes, wal_bytes) = (sizes.database, sizes.wal);
-            Ok(StoreStats { users, tokens, messages, database_bytes, wal_bytes })
+            Ok(StoreStats { users, tokens, messages, removed, database_bytes, wal_bytes })
         };
         self.0.readers.read(read).await
     }
@@ -103,6 +109,23 @@ impl Store {
         self.write_queues(page);
         self.write_index(page);
         self.write_disk(page).await;
+        self.write_retention(page).await;
+    }
+
+    async fn write_retention(&self, page: &mut Page) {
+        let read = self.0.readers.read(|c| retained(c).map_err(failed));
+        let Ok(Ok((first, removed))) = timeout(DISK_WAIT, read).await else { return };
+        page.counter(
+            "peerpost_messages_removed_total",
+            "Messages removed since the database was made.",
+            removed,
+        );
+        let Some((position, send_time)) = first else { return };
+        let help = "The position in the log of the oldest message that is kept.";
+        page.gauge("peerpost_oldest_message_position", help, position);
+        let age = Timestamp::now().as_micros().saturating_sub(send_time.as_micros());
+        let help = "The age of the oldest message that is kept, in whole seconds.";
+        page.gauge("peerpost_oldest_message_age_seconds", help, age.max(0) / 1_000_000);
     }
 
     fn write_commits(&self, page: &mut Page) {
@@ -185,6 +208,12 @@ impl Store {
             page.counter("peerpost_users_registered_total", help, users);
         }
     }
+}
+
+/// Position and time of the log's first row, and how many were removed.
+fn retained(connection: &mut SqliteConnection) -> QueryResult<(Option<(i64, Timestamp)>, i64)> {
+    let first = log::first(connection)?;
+    Ok((first, state::read(connection)?.removed_total))
 }
 
 /// What lies on the disk, in bytes.

@@ -11,17 +11,24 @@ mod connection;
 mod consistency;
 mod directory;
 mod error;
+mod expirations;
 pub mod flask;
 mod folder;
 mod import;
 mod index;
 mod inserts;
 mod log;
+mod log_checksum;
+mod log_rows;
+mod mailbox_sizes;
+mod mailboxes;
 mod metrics;
 mod pages;
 mod readers;
 mod rebuild;
+mod removed;
 mod request_keys;
+mod retention;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -46,6 +53,7 @@ use self::index::{Index, IndexWriter};
 use self::metrics::StoreMetrics;
 use self::readers::Readers;
 use self::request_keys::RequestKeysReader;
+use self::retention::Retainer;
 use self::writer::{Accepted, Acknowledge, MarkSeen, Register, WriteQueue, Writer};
 use crate::domain::{
     Epoch, MailboxRange, Message, PeerAddress, Profile, Sequence, Timestamp, TokenHash, User,
@@ -60,9 +68,11 @@ pub use self::index::PageStart;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use self::index::packed_checks;
+pub use self::mailbox_sizes::{MailboxLimit, MailboxLimits};
 pub use self::metrics::StoreStats;
 pub use self::pages::{Page, PageQuery};
 pub use self::rebuild::{RebuildProgress, RebuildSummary, rebuild_index};
+pub use self::retention::{Retention, RetentionOptions};
 pub use self::writer::{
     Draft, ImportedUser, Receiver, Registered, Subject, UserToImport, Which,
     give_answers_on_this_thread,
@@ -113,6 +123,10 @@ pub struct Options {
     /// Whether a database of an earlier version is brought up to date without a backup of it first.
     /// Default no.
     pub upgrade_without_backup: bool,
+    /// What is kept, and how the rest is removed. Default everything.
+    pub retention: RetentionOptions,
+    /// What a mailbox may hold. Default anything.
+    pub mailbox_limits: MailboxLimits,
 }
 
 impl Options {
@@ -127,6 +141,8 @@ impl Options {
             request_keys_delay: REQUEST_KEYS_DELAY_DEFAULT,
             admission_wait: ADMISSION_WAIT_DEFAULT,
             upgrade_without_backup: false,
+            retention: RetentionOptions::default(),
+            mailbox_limits: MailboxLimits::default(),
         }
     }
 }
@@ -157,6 +173,8 @@ struct Inner {
     epoch: Epoch,
     healthy: watch::Receiver<bool>,
     database: PathBuf,
+    retention: Retention,
+    mailbox_limits: MailboxLimits,
     metrics: Arc<StoreMetrics>,
 }
 
@@ -166,6 +184,7 @@ pub struct StoreGuard {
     store: Store,
     thread: std::thread::JoinHandle<()>,
     request_keys: RequestKeysReader,
+    retainer: Retainer,
     folder: DataFolder,
 }
 
@@ -217,7 +236,7 @@ pub fn open(
     let thread = Writer::new(
         commands,
         (database.clone(), connection),
-        index_writer,
+        (index_writer, options.mailbox_limits),
         directory.clone(),
         listener,
         healthy_sender,
@@ -237,9 +256,16 @@ pub fn open(
         epoch,
         healthy,
         database,
+        retention: options.retention.keep,
+        mailbox_limits: options.mailbox_limits,
         metrics,
     }));
-    Ok((store.clone(), StoreGuard { store, thread, request_keys, folder }))
+    // With the first pass of retention as with the request keys: what a start has to do comes first.
+    let delay = options.request_keys_delay.min(options.retention.interval);
+    let database = &store.0.database;
+    let retainer =
+        Retainer::start(store.clone(), database, options.retention, merge_messages, delay)?;
+    Ok((store.clone(), StoreGuard { store, thread, request_keys, retainer, folder }))
 }
 
 impl StoreGuard {
@@ -249,9 +275,10 @@ impl StoreGuard {
         self.store.0.writes.stop();
         self.store.0.readers.close().await;
         self.store.0.token_readers.close().await;
-        let Self { thread, request_keys, folder, .. } = self;
+        let Self { thread, request_keys, retainer, folder, .. } = self;
         // Joining waits for a commit; it has no place on an async thread.
         let joined = tokio::task::spawn_blocking(move || {
+            retainer.stop();
             request_keys.stop();
             let outcome = thread.join();
             drop(folder);

@@ -40,7 +40,8 @@ pub struct Page {
 
 /// Reads a page. The caller wraps it in a read transaction of its own.
 ///
-/// A page ends before a damaged entry; a page that would begin with one is the error.
+/// A page ends before a damaged entry; a page that would begin with one is the error. One that would begin
+/// before what the mailbox still has is empty: its range says so.
 pub(super) fn read(
     connection: &mut SqliteConnection,
     directory: &Directory,
@@ -51,6 +52,9 @@ pub(super) fn read(
     let limit = query.messages_max + 1;
     let listing = index.list(connection, query.owner, query.start, filter, limit);
     let Listing { range, entries, damaged_at } = listing.map_err(failed)?;
+    if matches!(query.start, PageStart::After(after) if after.next() < range.first) {
+        return Ok(Page { messages: Vec::new(), has_more: false, range });
+    }
     let Rows { rows, end } = rows(connection, query, &entries, damaged_at)?;
     let mut has_more = !matches!(end, RowsEnd::Complete);
     let mut density = Density::new(query, &range);

@@ -163,7 +163,7 @@ fn opened(database: &Path) -> Result<SqliteConnection, StoreError> {
 
 /// Ends with ROLLBACK, since it only reads: a COMMIT would fail for damage that was met and dealt
 /// with on the way.
-fn snapshot<T>(
+pub(super) fn snapshot<T>(
     connection: &mut SqliteConnection,
     read: impl FnOnce(&mut SqliteConnection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {

@@ -77,6 +77,15 @@ diesel::table! {
         body_kind -> BigInt,
         body -> Binary,
         checksum -> BigInt,
+        expire_time_us -> Nullable<BigInt>,
+        erased_digest -> Nullable<Binary>,
+    }
+}
+
+diesel::table! {
+    expirations (expire_time_us, position) {
+        expire_time_us -> BigInt,
+        position -> BigInt,
     }
 }
 
@@ -131,4 +140,54 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    mailboxes (owner_id) {
+        owner_id -> BigInt,
+        first_sequence -> BigInt,
+        removed_through -> BigInt,
+        checksum -> BigInt,
+    }
+}
+
+diesel::table! {
+    removed_positions (first_position) {
+        first_position -> BigInt,
+        last_position -> BigInt,
+        checksum -> BigInt,
+    }
+}
+
+diesel::table! {
+    retention_state (id) {
+        id -> BigInt,
+        scanned_through -> BigInt,
+        scanned_count -> BigInt,
+        swept_key -> Nullable<BigInt>,
+        removed_unswept -> BigInt,
+        removed_total -> BigInt,
+        checksum -> BigInt,
+    }
+}
+
+diesel::table! {
+    mailbox_sizes (owner_id) {
+        owner_id -> BigInt,
+        from_sequence -> BigInt,
+        through_sequence -> BigInt,
+        bytes -> BigInt,
+        checksum -> BigInt,
+    }
+}
+
+diesel::table! {
+    user_retention (user_id) {
+        user_id -> BigInt,
+        age_us -> Nullable<BigInt>,
+        messages -> Nullable<BigInt>,
+        after_acknowledgement_us -> Nullable<BigInt>,
+        checksum -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(users, mailboxes);
 diesel::allow_tables_to_appear_in_same_query!(users, tokens);

@@ -108,7 +108,7 @@ fn promise_of(reason: ErrorReason) -> Promise {
     const RANGE: &[&str] = &["field", "sequence", "min_sequence", "max_sequence"];
     match reason {
         R::Unspecified => panic!("ERROR_REASON_UNSPECIFIED is not used"),
-        R::InvalidField => about_fields(Code::InvalidArgument, &[]),
+        R::InvalidField | R::MessageExpired => about_fields(Code::InvalidArgument, &[]),
         R::BodyTooLarge => about_fields(Code::InvalidArgument, &["limit_bytes"]),
         R::TokenMissing | R::TokenMalformed | R::TokenUnknown => plain(Code::Unauthenticated, &[]),
         R::TokenExpired => plain(Code::Unauthenticated, &["expire_time"]),
@@ -127,6 +127,7 @@ fn promise_of(reason: ErrorReason) -> Promise {
             to_retry(Code::ResourceExhausted, LIMIT)
         }
         R::SendRateLimit | R::RegistrationRateLimit => to_retry(Code::ResourceExhausted, RATE),
+        R::MailboxFull => to_retry(Code::ResourceExhausted, &["limit", "value", "username"]),
         R::ShuttingDown | R::StorageFailing => to_retry(Code::Unavailable, &[]),
         R::StoredDataDamaged => plain(Code::DataLoss, &[]),
         R::DeadlineExceeded => plain(Code::DeadlineExceeded, &[]),

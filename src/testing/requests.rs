@@ -30,6 +30,12 @@ pub fn streamed(request: SendMessageRequest) -> SendMessagesRequest {
         content_type: request.content_type,
         request_id: request.request_id,
         body,
+        expiry: request.expiry.map(|expiry| match expiry {
+            send_message_request::Expiry::ExpireTime(time) => {
+                send_messages_request::Expiry::ExpireTime(time)
+            }
+            send_message_request::Expiry::Ttl(ttl) => send_messages_request::Expiry::Ttl(ttl),
+        }),
     }
 }
 

@@ -168,7 +168,7 @@ fn options_that_do_not_go_together_are_refused() {
         &["send", "--own-connections"],
         &["send", "--only", "T1"],
         &["send", "--sweep", "rate"],
-        &["--limits", "--only", "T11"],
+        &["--limits", "--only", "T12"],
     ] {
         let output = bench(folder.path(), arguments);
         assert!(!output.status.success(), "{arguments:?}");

@@ -1,11 +1,15 @@
 //! Every reason of `error_reason.proto`, provoked once, and what never reaches a handler.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 use peerpost::auth::RegistrationPolicy;
 use peerpost::domain::Token;
 use peerpost::domain::limits::SUBSCRIPTIONS_PER_USER_DEFAULT;
-use peerpost::proto::{ErrorReason, GetMessagesRequest, send_messages_response};
+use peerpost::proto::{
+    ErrorReason, GetMessagesRequest, SendMessageRequest, send_message_request,
+    send_messages_response,
+};
 use peerpost::testing::{
     TestServer, TestUser, after, data_to, refused, streamed, text_to, within_patience,
 };
@@ -40,7 +44,7 @@ const NO_TOKEN: &str = "0190a1b2-c3d4-7e5f-8a6b-0123456789ab";
 #[tokio::test]
 async fn every_reason_comes_with_what_the_contract_promises() {
     let all: Vec<_> = (1..1_000).filter_map(|n| ErrorReason::try_from(n).ok()).collect();
-    assert_eq!(all.len(), 28, "a new reason is named below");
+    assert_eq!(all.len(), 30, "a new reason is named below");
     for reason in all {
         if let Some(status) = provoke(reason).await {
             refused(Err::<(), _>(status), reason);
@@ -99,6 +103,21 @@ async fn provoke(reason: ErrorReason) -> Option<Status> {
         R::RequestIdReused => {
             alice.send_with_id("alice", "one", "r").await;
             alice.try_send(with_id(text_to("alice", "two"), "r")).await.expect_err("refused")
+        }
+        R::MessageExpired => {
+            let past = prost_types::Timestamp { seconds: 1, nanos: 0 };
+            let expiry = Some(send_message_request::Expiry::ExpireTime(past));
+            let request = SendMessageRequest { expiry, ..text_to("alice", "one") };
+            alice.try_send(request).await.expect_err("refused")
+        }
+        R::MailboxFull => {
+            let server = TestServer::start_with(|options| {
+                options.mailbox_limits.messages_max = NonZero::new(1);
+            })
+            .await;
+            let alice = server.user("alice").await;
+            alice.send("alice", "one").await;
+            alice.try_send(text_to("alice", "two")).await.expect_err("refused")
         }
         R::UserNotFound => alice.get_user("bob").await.expect_err("refused"),
         R::SequenceOutOfRange => alice.get(after(1)).await.expect_err("refused"),

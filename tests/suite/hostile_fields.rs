@@ -4,7 +4,7 @@
 //! RPCs and fields come from the descriptors: one that is new fails the test until it has its row.
 
 use peerpost::proto::ErrorReason::{
-    self, BodyTooLarge, EpochMismatch, InvalidField, SequenceOutOfRange,
+    self, BodyTooLarge, EpochMismatch, InvalidField, MessageExpired, SequenceOutOfRange,
 };
 use peerpost::proto::{
     Message, SendMessageResponse, SendMessagesResponse, User, message::Body, send_messages_response,
@@ -131,6 +131,29 @@ fn row(rpc: &str, field: &str, last: i64) -> Row {
             let at_bound = format!("{rpc:x<64}");
             sent(Text { at_bound, ..optional("request_id", 64) })
         }
+        ("SendMessage" | "SendMessages", "expire_time.seconds") => {
+            let (past, none) = (Refused(MessageExpired, "expire_time"), no_time("expire_time"));
+            let (first, last) = (-62_135_596_800, 253_402_300_799);
+            let within = [(last, Accepted), (0, past), (first, past)];
+            let beyond = [last + 1, first - 1, i64::MAX, i64::MIN].map(|n| (n, none));
+            numbers(within.into_iter().chain(beyond).collect())
+        }
+        // Beside no seconds: in 1970.
+        ("SendMessage" | "SendMessages", "expire_time.nanos") => {
+            let (past, none) = (Refused(MessageExpired, "expire_time"), no_time("expire_time"));
+            let beyond = [-1, 1_000_000_000, i64::from(i32::MAX)].map(|n| (n, none));
+            numbers([0, 999_999_999].map(|n| (n, past)).into_iter().chain(beyond).collect())
+        }
+        ("SendMessage" | "SendMessages", "ttl.seconds") => {
+            let beyond = [0, -1, 315_576_001, i64::MAX, i64::MIN].map(|n| (n, no_time("ttl")));
+            numbers([(315_576_000, Accepted)].into_iter().chain(beyond).collect())
+        }
+        // Beside no seconds: a body that is gone before it is read.
+        ("SendMessage" | "SendMessages", "ttl.nanos") => {
+            let beyond = [0, 999, -1, 1_000_000_000, i64::from(i32::MAX)];
+            let beyond = beyond.map(|n| (n, no_time("ttl")));
+            numbers([(1_000, Accepted)].into_iter().chain(beyond).collect())
+        }
         ("GetMessages", "before_sequence") => cursor("before_sequence", last + 1),
         ("GetMessages" | "Subscribe", "after_sequence") => cursor("after_sequence", last),
         ("Acknowledge", "through_sequence") => cursor("through_sequence", last),
@@ -221,6 +244,10 @@ fn row_of_tokens(rpc: &str, field: &str) -> Row {
         }),
         _ => panic!("{rpc}.{field} is new: it has no row here"),
     }
+}
+
+fn no_time(field: &'static str) -> Outcome<'static> {
+    Refused(InvalidField, field)
 }
 
 /// A field that may be left out, of at most this many characters.
@@ -431,6 +458,9 @@ fn message_sent(rpc: &Rpc, answer: &[u8]) -> Option<Message> {
 /// What was accepted is what was said, to the byte.
 #[track_caller]
 fn assert_holds(message: &Message, field: &Field, value: Option<Value>) {
+    if field.path.starts_with("expire_time") || field.path.starts_with("ttl") {
+        return assert_eq!(message.expire_time.is_some(), value.is_some(), "{}", field.path);
+    }
     let said = match value {
         Some(Value::Bytes(said)) => said,
         None => Vec::new(),

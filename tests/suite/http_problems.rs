@@ -1,10 +1,12 @@
 //! Bad input over JSON: the same reasons as over gRPC, as `application/problem+json`.
 
+use std::num::NonZero;
+
 use http::{Method, StatusCode, header};
 use peerpost::auth::RegistrationPolicy;
 use peerpost::domain::Token;
 use peerpost::domain::limits::SUBSCRIPTIONS_PER_USER_DEFAULT;
-use peerpost::proto::ErrorReason;
+use peerpost::proto::{ErrorReason, SendMessageRequest, send_message_request};
 use peerpost::testing::{Refusal, TestServer, TestUser, after, data_to, text_to};
 use prost_types::field_descriptor_proto::Type;
 use serde_json::{Value, json};
@@ -50,7 +52,12 @@ async fn provoke(reason: ErrorReason) -> Option<(Value, Status)> {
         let problem = web.get("/v1/messages?after_sequence=3").await.problem();
         return Some((problem, bob.get(after(3)).await.expect_err("refused")));
     }
-    let server = TestServer::start().await;
+    let server = TestServer::start_with(|options| {
+        if reason == R::MailboxFull {
+            options.mailbox_limits.messages_max = NonZero::new(1);
+        }
+    })
+    .await;
     let alice = server.user("alice").await;
     let web = Web::of(server.addr(), &alice);
     Some(match reason {
@@ -72,7 +79,7 @@ async fn provoke(reason: ErrorReason) -> Option<(Value, Status)> {
                 .await
                 .problem(),
             alice
-                .try_send(peerpost::proto::SendMessageRequest {
+                .try_send(SendMessageRequest {
                     to_user: "no name".into(),
                     request_id: " ".into(),
                     ..Default::default()
@@ -119,6 +126,8 @@ async fn provoke(reason: ErrorReason) -> Option<(Value, Status)> {
                 alice.try_send(with_id(text_to("alice", "two"), "r")).await.expect_err("refused"),
             )
         }
+        R::MessageExpired => message_expired(&web, &alice).await,
+        R::MailboxFull => mailbox_full(&web, &alice).await,
         R::UserNotFound => (
             web.get("/v1/users/bob").await.problem(),
             alice.get_user("bob").await.expect_err("refused"),
@@ -180,6 +189,26 @@ async fn refused_to_register(policy: RegistrationPolicy) -> (Value, Status) {
     (
         web.post("/v1/users", &json!({"username": "bob"})).await.problem(),
         register(&server, "bob", "").await.expect_err("refused"),
+    )
+}
+
+async fn message_expired(web: &Web, alice: &TestUser) -> (Value, Status) {
+    let json = json!({"to_user": "alice", "text": "one", "expire_time": "1970-01-01T00:00:01Z"});
+    let past = prost_types::Timestamp { seconds: 1, nanos: 0 };
+    let expiry = Some(send_message_request::Expiry::ExpireTime(past));
+    let request = SendMessageRequest { expiry, ..text_to("alice", "one") };
+    (
+        web.post("/v1/messages", &json).await.problem(),
+        alice.try_send(request).await.expect_err("refused"),
+    )
+}
+
+async fn mailbox_full(web: &Web, alice: &TestUser) -> (Value, Status) {
+    alice.send("alice", "one").await;
+    let two = json!({"to_user": "alice", "text": "two"});
+    (
+        web.post("/v1/messages", &two).await.problem(),
+        alice.try_send(text_to("alice", "two")).await.expect_err("refused"),
     )
 }
 

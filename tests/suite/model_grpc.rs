@@ -176,6 +176,7 @@ fn request(outgoing: &Outgoing) -> SendMessageRequest {
         }),
         content_type: outgoing.content_type.to_owned(),
         request_id: outgoing.request_id(),
+        expiry: None,
     }
 }
 

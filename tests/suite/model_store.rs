@@ -112,6 +112,7 @@ impl<const MERGE_MESSAGES: usize> MergingStore<MERGE_MESSAGES> {
                 content_type: content_type.expect("a content type"),
             },
             request_id: RequestId::parse(outgoing.request_id()).expect("a request id"),
+            expiry: None,
         }
     }
 }

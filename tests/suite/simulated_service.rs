@@ -225,6 +225,8 @@ impl ModelService {
             }),
             content_type: sight.content_type,
             request_id: sight.request_id,
+            expire_time: None,
+            expired: false,
         }
     }
 
@@ -334,6 +336,7 @@ impl MessagingService for ModelService {
                 after_sequence: after,
                 first_sequence: 1,
                 last_sequence: followed.last,
+                acknowledged_through: 0,
             }));
             let mut has_caught_up = false;
             loop {

@@ -9,6 +9,7 @@ mod files;
 mod invites;
 mod limits;
 mod rebuild;
+mod retention;
 mod stats;
 mod tokens;
 mod users;
@@ -80,6 +81,8 @@ enum Command {
     Invites(invites::Args),
     /// List who did what to whose access.
     Audit(audit::Args),
+    /// Show or set what is kept of a user's mailbox.
+    Retention(retention::Args),
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
@@ -93,6 +96,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
         Command::Tokens(args) => tokens::run(place, args).await,
         Command::Invites(args) => invites::run(place, args).await,
         Command::Audit(args) => audit::run(place, args).await,
+        Command::Retention(args) => retention::run(place, args).await,
     }
 }
 

@@ -26,6 +26,7 @@ struct StatsJson<'a> {
     wal_bytes: i64,
     subscriptions: i64,
     connections: i64,
+    removed: i64,
 }
 
 pub(super) async fn run(place: &Place, args: &Args) -> anyhow::Result<()> {
@@ -46,6 +47,7 @@ pub(super) async fn run(place: &Place, args: &Args) -> anyhow::Result<()> {
             wal_bytes: stats.wal_bytes,
             subscriptions: stats.subscriptions,
             connections: stats.connections,
+            removed: stats.removed,
         })?);
     }
     for (name, value) in [
@@ -55,6 +57,7 @@ pub(super) async fn run(place: &Place, args: &Args) -> anyhow::Result<()> {
         ("users", &stats.users.to_string()),
         ("tokens", &stats.tokens.to_string()),
         ("messages", &stats.messages.to_string()),
+        ("removed", &stats.removed.to_string()),
         ("database", &format!("{} bytes", stats.database_bytes)),
         ("write-ahead log", &format!("{} bytes", stats.wal_bytes)),
         ("subscriptions", &stats.subscriptions.to_string()),

@@ -30,6 +30,13 @@ impl ServerProcess {
         Self::start(serve(Command::new(this_binary()?), data_dir)).await
     }
 
+    /// Serves a data folder with more flags.
+    pub(super) async fn serve_with(data_dir: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        let mut command = serve(Command::new(this_binary()?), data_dir);
+        command.args(flags);
+        Self::start(command).await
+    }
+
     /// Serves a data folder under `strace`, which counts the syncs into `log`. `None`: there is no
     /// `strace`, or it may not trace.
     pub(super) async fn serve_traced(data_dir: &Path, log: &Path) -> anyhow::Result<Option<Self>> {

@@ -104,6 +104,7 @@ impl Filling {
             receiver: self.receivers[self.random.below(self.receivers.len())].clone().into(),
             content,
             request_id: RequestId::parse(self.random.request_id())?,
+            expiry: None,
         };
         Ok(self.store.append(draft).await?)
     }

@@ -171,6 +171,7 @@ impl Author {
             body: Some(send_message_request::Body::Data(body)),
             content_type: String::new(),
             request_id: self.random.request_id(),
+            expiry: None,
         };
         signed(&self.token, message)
     }
@@ -182,6 +183,7 @@ impl Author {
             body: Some(send_messages_request::Body::Data(body)),
             content_type: String::new(),
             request_id: self.random.request_id(),
+            expiry: None,
         }
     }
 

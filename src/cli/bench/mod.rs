@@ -16,6 +16,7 @@ pub(super) mod noop;
 mod options;
 mod progress;
 pub(super) mod report;
+mod retention;
 mod schedule;
 mod sends;
 mod single;

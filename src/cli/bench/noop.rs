@@ -77,6 +77,8 @@ fn message(body_bytes: usize) -> proto::Message {
         body: Some(proto::message::Body::Data(Bytes::from(vec![b'x'; body_bytes]))),
         content_type: String::new(),
         request_id: String::new(),
+        expire_time: None,
+        expired: false,
     }
 }
 
@@ -102,6 +104,8 @@ impl Noop {
             body,
             content_type: request.content_type,
             request_id: request.request_id,
+            expire_time: None,
+            expired: false,
         }
     }
 }
@@ -231,10 +235,10 @@ impl MessagingService for Noop {
 fn unstreamed(request: proto::SendMessagesRequest) -> proto::SendMessageRequest {
     use proto::send_message_request::Body as To;
     use proto::send_messages_request::Body as From;
-    let proto::SendMessagesRequest { to_user, body, content_type, request_id } = request;
+    let proto::SendMessagesRequest { to_user, body, content_type, request_id, .. } = request;
     let body = body.map(|body| match body {
         From::Text(text) => To::Text(text),
         From::Data(data) => To::Data(data),
     });
-    proto::SendMessageRequest { to_user, body, content_type, request_id }
+    proto::SendMessageRequest { to_user, body, content_type, request_id, expiry: None }
 }

@@ -134,7 +134,7 @@ pub(super) struct LoadArgs {
 
 /// How far a store is grown before it is measured again.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Growth (T7, T8 and the sweeps `messages` and `users`)")]
+#[command(next_help_heading = "Growth (T7, T8, T11 and the sweeps `messages` and `users`)")]
 pub(super) struct GrowthArgs {
     /// Messages that are stored first. With many users a fifth of them is.
     #[arg(
@@ -156,6 +156,16 @@ pub(super) struct GrowthArgs {
         value_parser = clap::value_parser!(u32).range(1..=10_000_000)
     )]
     pub(super) users: Vec<u32>,
+
+    /// Messages that are stored first, to be removed while others are sent (T11).
+    #[arg(
+        id = "retention-messages",
+        long = "retention-messages",
+        value_name = "N",
+        default_value_t = 1_000_000,
+        value_parser = clap::value_parser!(u64).range(1_000..=100_000_000)
+    )]
+    pub(super) to_be_removed: u64,
 }
 
 /// The targets that this project holds itself to.
@@ -172,6 +182,8 @@ pub(super) enum TargetId {
     T8,
     T9,
     T10,
+    /// Measured when it is named: with many messages it takes minutes.
+    T11,
 }
 
 /// What grows in a sweep.

@@ -19,7 +19,7 @@ use super::options::{Args, Extent, GrowthArgs, IDLE_SUBSCRIBERS_DEFAULT, Load, T
 use super::report::{
     Bound, Findings, Machine, Measurement, Suite, Target, count, milliseconds, number, per_second,
 };
-use super::{mailboxes, merge, sends};
+use super::{mailboxes, merge, retention, sends};
 use crate::proto::GetUserRequest;
 
 const ROUNDS: u32 = 3;
@@ -77,7 +77,7 @@ fn one_pair(mut load: Load) -> Load {
 
 impl Bench {
     async fn targets(&mut self, args: &Args) -> anyhow::Result<()> {
-        use TargetId::{T1, T2, T3, T4, T5, T6, T7, T8, T9, T10};
+        use TargetId::{T1, T2, T3, T4, T5, T6, T7, T8, T9, T10, T11};
         let wants =
             |ids: &[TargetId]| args.only.is_empty() || ids.iter().any(|id| args.only.contains(id));
         if wants(&[T1, T2, T4]) {
@@ -100,6 +100,9 @@ impl Bench {
         }
         if wants(&[T10]) {
             self.merges().await?;
+        }
+        if args.only.contains(&T11) {
+            self.retention(args.growth.to_be_removed).await?;
         }
         if wants(&[T6]) {
             self.idle().await?;
@@ -299,6 +302,32 @@ impl Bench {
         self.keep("send at half rate, merging", Some(merging));
         self.keep("send at half rate, not merging", Some(quiet));
         self.note(format!("T10: an open loop of {}, around {merges} merges", per_second(rate)));
+        Ok(())
+    }
+
+    /// T11: half of the maximum rate while old messages are removed, beside the same while none are.
+    async fn retention(&mut self, messages: u64) -> anyhow::Result<()> {
+        let outcome = retention::measure(&self.folder, messages).await?;
+        let retention::Outcome { rate, removing, quiet, removed, took, database_bytes } = outcome;
+        let tail = |figures: &Figures| figures.latency.map(|latency| latency.p99_ms);
+        self.findings.targets.push(Target::ratio(
+            TargetId::T11,
+            "p99 of unary sends at half rate, removing",
+            (tail(&removing), tail(&quiet)),
+            milliseconds,
+            Bound::AtMost(2.0),
+        ));
+        self.keep("send at half rate, removing", Some(removing));
+        self.keep("send at half rate, keeping", Some(quiet));
+        self.note(format!(
+            "T11: an open loop of {}; {} messages were removed in {:.0} s, and the database went from \
+             {} to {} bytes (the target is for 10,000,000: --retention-messages)",
+            per_second(rate),
+            count(removed),
+            took.as_secs_f64(),
+            count(database_bytes.0.unsigned_abs()),
+            count(database_bytes.1.unsigned_abs()),
+        ));
         Ok(())
     }
 

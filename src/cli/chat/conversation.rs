@@ -189,6 +189,7 @@ pub(super) mod tests {
             body: Body::from(text),
             content_type: String::new(),
             request_id: None,
+            expire_time: None,
         }
     }
 

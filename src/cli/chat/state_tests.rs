@@ -50,6 +50,7 @@ impl Scene {
             after_sequence: 0,
             first_sequence: 1,
             last_sequence: 9,
+            acknowledged_through: 0,
         };
         let mut effects = self.happens(Input::Followed(Ok(started)));
         effects.extend(self.happens(Input::Followed(Ok(Event::CaughtUp { through_sequence: 9 }))));

@@ -95,7 +95,7 @@ async fn draft(
     let receiver = users.named(to, report).await?.into();
     let content = Content { body, content_type: ContentType::default() };
     let request_id = RequestId::parse(request_id)?;
-    Ok(Ok(Draft { sender, receiver, content, request_id }))
+    Ok(Ok(Draft { sender, receiver, content, request_id, expiry: None }))
 }
 
 fn body(value: Value) -> Result<Body, String> {

@@ -8,6 +8,7 @@ mod accounts;
 mod audit;
 mod invites;
 mod limits;
+mod retention;
 mod stats;
 mod tokens;
 
@@ -194,5 +195,19 @@ impl admin_service_server::AdminService for Administration {
         request: Request<proto::SetUserLimitsRequest>,
     ) -> Result<Response<proto::SetUserLimitsResponse>, Status> {
         answer(self.set_limits(request.get_ref())).await
+    }
+
+    async fn get_user_retention(
+        &self,
+        request: Request<proto::GetUserRetentionRequest>,
+    ) -> Result<Response<proto::GetUserRetentionResponse>, Status> {
+        answer(self.user_retention(request.into_inner())).await
+    }
+
+    async fn set_user_retention(
+        &self,
+        request: Request<proto::SetUserRetentionRequest>,
+    ) -> Result<Response<proto::SetUserRetentionResponse>, Status> {
+        answer(Self::set_user_retention(self, request.into_inner())).await
     }
 }

@@ -17,6 +17,7 @@ impl Administration {
             wal_bytes: count(stored.wal_bytes),
             subscriptions: self.hub.followers(),
             connections: count((self.connections_open)()),
+            removed: stored.removed,
         })
     }
 }

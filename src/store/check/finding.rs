@@ -55,6 +55,29 @@ pub enum Finding {
         /// The user.
         user: i64,
     },
+    /// Where a mailbox begins is not known, or nobody's.
+    Mailbox {
+        /// Whose mailbox.
+        owner: i64,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The record of the positions that were removed does not fit the log.
+    Removed {
+        /// The position.
+        position: i64,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The record of the bodies that are to go does not say what the log says.
+    Expirations {
+        /// The bodies that the log has.
+        in_log: u64,
+        /// Those that are noted.
+        noted: u64,
+    },
+    /// How far retention has come is not what was written.
+    RetentionState,
     /// A mailbox does not go on where it ended.
     NotDense {
         /// Whose mailbox.
@@ -132,6 +155,15 @@ impl fmt::Display for Finding {
                 "the mailbox of user {owner} goes on with {found} instead of {expected} \
                  (log position {position})"
             ),
+            Self::Mailbox { owner, problem } => write!(f, "the mailbox of user {owner}: {problem}"),
+            Self::Removed { position, problem } => {
+                write!(f, "the removed position {position}: {problem}")
+            }
+            Self::Expirations { in_log, noted } => write!(
+                f,
+                "the record of what is to expire differs from the log: {noted} entries for {in_log}"
+            ),
+            Self::RetentionState => write!(f, "the state of retention: it is not what was written"),
             Self::AcknowledgedBeyond { owner, acknowledged, last } => write!(
                 f,
                 "user {owner} acknowledged {acknowledged} of a mailbox that ends at {last}"

@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 
 use super::log::{entry_hash, hash};
-use super::{CheckReport, Finding, Mailboxes, Sum};
+use super::{CheckReport, Finding, Mailboxes, Removed, Sum};
 use crate::domain::{Sequence, UserId};
 use crate::store::error::is_damage;
 use crate::store::index::{self, Entry, RequestKeys};
@@ -34,7 +34,7 @@ pub(super) fn state(
 pub(super) fn examine(
     connection: &mut SqliteConnection,
     state: &State,
-    mailboxes: &mut Mailboxes,
+    (mailboxes, removed): (&mut Mailboxes, &Removed),
     requests: Sum,
     report: &mut CheckReport,
 ) -> QueryResult<()> {
@@ -43,7 +43,7 @@ pub(super) fn examine(
         report.add(Finding::IndexState { problem: "the indexes go on beyond the log" });
     }
     runs(connection, state, mailboxes, report)?;
-    request_keys(connection, state, requests, report)?;
+    request_keys(connection, state, removed, requests, report)?;
     pending(connection, state, last_position, report)
 }
 
@@ -57,7 +57,10 @@ fn runs(
     index::examined::visit_runs(connection, |UserId(owner), entry| match entry {
         Some(entry) if entry.position <= state.merged_through => {
             // An owner who is not there: the log's rows tell.
-            mailboxes.entry(owner).or_default().in_tables.add(entry_hash(&entry));
+            let mailbox = mailboxes.entry(owner).or_default();
+            if entry.sequence >= mailbox.first {
+                mailbox.in_tables.add(entry_hash(&entry));
+            }
         }
         // Of the merge that is under way.
         Some(_) => {}
@@ -72,7 +75,9 @@ fn runs(
     differing.sort_unstable();
     differing.dedup();
     for owner in differing {
-        let sequence = first_difference(connection, state, UserId(owner))?;
+        let first = mailboxes.get(&owner).map_or(0, |mailbox| mailbox.first);
+        let first = first.max(Sequence::FIRST.get());
+        let sequence = first_difference(connection, state, UserId(owner), first)?;
         report.add(Finding::MailboxIndex { owner, sequence });
     }
     Ok(())
@@ -84,17 +89,20 @@ fn first_difference(
     connection: &mut SqliteConnection,
     state: &State,
     owner: UserId,
+    first: i64,
 ) -> QueryResult<Option<i64>> {
     let mut entries = Vec::new();
     let visited = index::examined::visit_mailbox(connection, owner, state.merged_through, |it| {
-        entries.push(it);
+        if it.sequence >= first {
+            entries.push(it);
+        }
     });
     let is_whole = match visited {
         Ok(()) => true,
         Err(error) if is_damage(&error) => false,
         Err(error) => return Err(error),
     };
-    let mut expected = Sequence::FIRST.get();
+    let mut expected = first;
     for entry in entries {
         if entry.sequence != expected || !leads_to_its_row(connection, owner, &entry)? {
             return Ok(Some(expected));
@@ -123,12 +131,14 @@ fn leads_to_its_row(
 fn request_keys(
     connection: &mut SqliteConnection,
     state: &State,
+    removed: &Removed,
     in_log: Sum,
     report: &mut CheckReport,
 ) -> QueryResult<()> {
     let mut in_index = Sum::default();
     index::examined::visit_request_rows(connection, |key, position| {
-        if position <= state.merged_through {
+        // Those of removed messages are deleted later.
+        if position <= state.merged_through && !removed.contains(position) {
             in_index.add(hash(&[key.0, position]));
         }
     })?;

@@ -1,7 +1,8 @@
 //! `check`: everything that is stored, held against what must be so. It changes nothing.
 //!
 //! SQLite's own check; every user and token; every row of the log with its checksum, its participants and
-//! its place in both mailboxes, which must be dense; the indexes against the log; what a start reads back.
+//! its place in both mailboxes, which must be dense from where they begin; that rows which are absent were
+//! removed; the indexes against the log; what a start reads back.
 //! The log is read once, in its order, and each index once, in its own: a mailbox's entries are compared
 //! by the sum of their hashes, so that memory is needed for each user and not for each message.
 
@@ -9,6 +10,7 @@ mod directory;
 mod finding;
 mod index;
 mod log;
+mod retention;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,9 +21,11 @@ use diesel::result::Error as DieselError;
 use diesel::sql_types::Text;
 
 pub use self::finding::Finding;
+use self::retention::Removed;
 use super::connection;
 use super::error::OpenError;
 use super::folder;
+use super::mailbox_sizes::Size;
 
 /// The findings that a report lists; the rest is counted.
 pub const FINDINGS_MAX: usize = 1_000;
@@ -82,9 +86,13 @@ pub fn check_file(database: &Path) -> Result<CheckReport, OpenError> {
 #[derive(Debug, Default)]
 struct Mailbox {
     acknowledged_through: i64,
-    /// The last sequence that the log gave out.
+    /// The first sequence that it has; 0 while that is not known.
+    first: i64,
+    /// The last sequence that it gave out.
     last: i64,
-    /// What the log says of the entries that are in the tables.
+    /// The bytes of some of its entries, as noted, and as the log has it.
+    sized: Option<(Size, i64)>,
+    /// What the log says of the entries that are in the tables, from the first on.
     in_log: Sum,
     /// What the tables say.
     in_tables: Sum,
@@ -114,14 +122,24 @@ fn examine(connection: &mut SqliteConnection) -> QueryResult<CheckReport> {
     part(&mut report, "the users and tokens", |report| {
         directory::examine(connection, &mut mailboxes, report)
     })?;
+    let mut removed = Removed::default();
+    part(&mut report, "what was removed", |report| {
+        retention::examine(connection, &mut mailboxes, &mut removed, report)
+    })?;
     let state = index::state(connection, &mut report)?;
-    let mut requests = Sum::default();
+    let (mut requests, mut expirations) = (Sum::default(), Sum::default());
     part(&mut report, "the log", |report| {
-        log::examine(connection, state.as_ref(), &mut mailboxes, &mut requests, report)
+        let known = (&mut mailboxes, &removed);
+        let sums = (&mut requests, &mut expirations);
+        log::examine(connection, state.as_ref(), known, sums, report)
+    })?;
+    part(&mut report, "what is to expire", |report| {
+        retention::expirations(connection, &removed, expirations, report)
     })?;
     if let Some(state) = &state {
         part(&mut report, "the indexes", |report| {
-            index::examine(connection, state, &mut mailboxes, requests, report)
+            let known = (&mut mailboxes, &removed);
+            index::examine(connection, state, known, requests, report)
         })?;
     }
     Ok(report)

@@ -47,6 +47,9 @@ pub(in crate::store) struct RequestKeys {
     salt: [u8; SALT_BYTES],
 }
 
+/// Enough that no two bodies have the same.
+pub(super) const BODY_DIGEST_BYTES: usize = 16;
+
 /// Enough that nobody guesses it.
 pub(in crate::store) const SALT_BYTES: usize = 16;
 
@@ -75,6 +78,9 @@ impl Placement {
 }
 
 impl Filter {
+    /// Every entry.
+    pub(in crate::store) const ALL: Self = Self { peer: None, received_only: false };
+
     pub(super) fn admits(self, entry: &Entry) -> bool {
         self.peer.is_none_or(|peer| entry.peer == peer) && (entry.received || !self.received_only)
     }
@@ -97,6 +103,24 @@ impl RequestKeys {
         let mut first = [0; 8];
         first.copy_from_slice(&hash.finalize()[..8]);
         RequestKey(i64::from_le_bytes(first))
+    }
+}
+
+impl RequestKeys {
+    /// Stands for a body that is erased. With the secret salt, so that nobody who is given it could try which
+    /// short body it is of.
+    pub(in crate::store) fn body_digest(
+        &self,
+        position: i64,
+        body: &[u8],
+    ) -> [u8; BODY_DIGEST_BYTES] {
+        let mut hash = Sha256::new();
+        hash.update(self.salt);
+        hash.update(position.to_le_bytes());
+        hash.update(body);
+        let mut first = [0; BODY_DIGEST_BYTES];
+        first.copy_from_slice(&hash.finalize()[..BODY_DIGEST_BYTES]);
+        first
     }
 }
 

@@ -28,10 +28,11 @@ use tracing::error;
 pub(super) use self::entry::{Entry, Filter, Placement};
 pub(super) use self::entry::{RequestKey, RequestKeys, SALT_BYTES};
 use self::filter::RequestFilter;
-pub(super) use self::tables::salt;
+pub(super) use self::tables::{delete_request, delete_runs, request_rows, salt};
 use self::tail::{Tail, View};
 pub(super) use self::writer::{IndexWriter, LoadError};
 use super::error::is_damage;
+use super::mailboxes;
 use crate::domain::{MailboxRange, RequestId, Sequence, UserId};
 use crate::metrics::Counter;
 
@@ -81,8 +82,14 @@ impl Index {
         (tail.last_position(), tail.rows(), self.merges.get())
     }
 
+    /// The tables hold everything up to here.
+    pub(super) fn merged_through(&self) -> i64 {
+        self.tail().merged_through()
+    }
+
     /// The first `limit` entries of `owner`'s mailbox from `start` that `filter` admits, as they were
-    /// at one moment. `connection` must not have read in its transaction before.
+    /// at one moment; none after a `start` that is before the mailbox's beginning. `connection` must not
+    /// have read in its transaction before.
     pub(super) fn list(
         &self,
         connection: &mut SqliteConnection,
@@ -95,6 +102,8 @@ impl Index {
         let range = range(connection, owner, &view)?;
         let mut listing = Listing { range, entries: Vec::new(), damaged_at: None };
         match start {
+            // What comes after is not there any more, as the range says.
+            PageStart::After(after) if after.next() < range.first => {}
             PageStart::After(after) => {
                 let end = view.sequences.map_or(range.last.next().get(), |(first, _)| first);
                 let merged = Merged { start, through: view.merged_through, end };
@@ -108,11 +117,13 @@ impl Index {
             }
             PageStart::Before(before) => {
                 let begin = view.sequences.map_or(range.last.next(), |(first, _)| sequence(first));
-                let start = PageStart::Before(before.min(begin));
+                let before = before.min(begin);
+                let start = PageStart::Before(before);
                 let end = range.first.get() - 1;
                 let merged = Merged { start, through: view.merged_through, end };
                 listing.entries = view.entries;
-                if listing.entries.len() < limit {
+                listing.entries.retain(|entry| entry.sequence > end);
+                if listing.entries.len() < limit && before > range.first {
                     listing.add_merged(connection, owner, &merged, filter, limit)?;
                 }
             }
@@ -137,6 +148,19 @@ impl Index {
         owner: UserId,
     ) -> QueryResult<Option<Entry>> {
         self.first_from(connection, owner, PageStart::Before(Sequence::MAX))
+    }
+
+    /// Hands the entries of `owner`'s mailbox from sequence `first` on that are in the tables to `take`,
+    /// those of which the mailbox has lost the beginning among them, until it says `false`.
+    pub(super) fn visit_merged(
+        &self,
+        connection: &mut SqliteConnection,
+        owner: UserId,
+        first: i64,
+        take: impl FnMut(Entry) -> bool,
+    ) -> QueryResult<()> {
+        let start = PageStart::After(sequence(first - 1));
+        tables::visit(connection, owner, start, self.merged_through(), take)
     }
 
     /// `owner`'s entry `sequence`.
@@ -166,6 +190,11 @@ impl Index {
             false
         })?;
         Ok(found)
+    }
+
+    /// What makes the request keys.
+    pub(super) fn keys(&self) -> &RequestKeys {
+        &self.keys
     }
 
     /// The key of `sender`'s `request_id`.
@@ -216,11 +245,6 @@ impl Index {
     fn nothing_of(&self, owner: UserId) -> View {
         self.tail().view(owner, PageStart::After(Sequence::MAX), Filter::ALL, 0)
     }
-}
-
-impl Filter {
-    /// Every entry.
-    const ALL: Self = Self { peer: None, received_only: false };
 }
 
 /// The part of a mailbox that is to be read from the tables.
@@ -279,8 +303,11 @@ fn range(
         let entry = tables::last(connection, owner, view.merged_through)?;
         last = entry.map(|entry| entry.sequence);
     }
+    let first = mailboxes::first(connection, owner)?;
     let last = last.map_or(Sequence::ZERO, sequence);
-    Ok(MailboxRange { first: Sequence::FIRST, last })
+    // The beginning may be of a later moment than the view, whose entries are all gone by then.
+    let last = last.max(sequence(first.get() - 1));
+    Ok(MailboxRange { first, last })
 }
 
 /// Every sequence is given out by this code, from 1 upwards.

@@ -294,6 +294,55 @@ pub(super) fn last(
     Ok(last)
 }
 
+/// Deletes the runs of `owner` all of whose entries are up to `sequence`. The last run stays: it says where
+/// the mailbox ends.
+pub(in crate::store) fn delete_runs(
+    connection: &mut SqliteConnection,
+    owner: UserId,
+    sequence: i64,
+) -> QueryResult<()> {
+    let of_owner = mailbox_runs::owner_id.eq(owner.0);
+    // The run before one that begins with the next sequence, or earlier, is over.
+    let stays: Option<i64> = mailbox_runs::table
+        .filter(of_owner)
+        .filter(mailbox_runs::first_sequence.le(sequence + 1))
+        .select(diesel::dsl::max(mailbox_runs::first_sequence))
+        .first(connection)?;
+    let Some(stays) = stays else { return Ok(()) };
+    diesel::delete(mailbox_runs::table)
+        .filter(of_owner)
+        .filter(mailbox_runs::first_sequence.lt(stays))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Deletes this row of a request key.
+pub(in crate::store) fn delete_request(
+    connection: &mut SqliteConnection,
+    key: RequestKey,
+    position: i64,
+) -> QueryResult<()> {
+    diesel::delete(request_keys::table.find((key.0, position))).execute(connection)?;
+    Ok(())
+}
+
+/// Some thousands of the rows of request keys, in order, after the key `after`.
+pub(in crate::store) fn request_rows(
+    connection: &mut SqliteConnection,
+    after: Option<RequestKey>,
+    limit: i64,
+) -> QueryResult<Vec<(RequestKey, i64)>> {
+    let after = after.map_or(i64::MIN, |RequestKey(key)| key);
+    request_keys::table
+        .filter(request_keys::request_key.gt(after))
+        .order((request_keys::request_key.asc(), request_keys::position.asc()))
+        .limit(limit)
+        .select((request_keys::request_key, request_keys::position))
+        .load_iter::<(i64, i64), DefaultLoadingMode>(connection)?
+        .map(|row| row.map(|(key, position)| (RequestKey(key), position)))
+        .collect()
+}
+
 /// The beginning of the run that holds `sequence`, if any does.
 fn run_with(
     connection: &mut SqliteConnection,

@@ -41,6 +41,9 @@ pub(in crate::store) struct IndexWriter {
     merge: Option<Merge>,
     /// Where the merge goes on once the present transaction is committed.
     merge_next: Option<Cursor>,
+    /// The messages whose worth of the merge the present transaction writes at least, whatever it
+    /// appended.
+    merge_wanted: usize,
     /// Whether rows of `pending_entries` may be left over that are merged.
     pending_left_over: bool,
     /// A page of `pending_entries` is damaged: the table is left alone until the store is opened again.
@@ -108,6 +111,7 @@ impl IndexWriter {
             staged: Vec::new(),
             merge: None,
             merge_next: None,
+            merge_wanted: 0,
             pending_left_over: true,
             pending_is_damaged: false,
             is_stuck: false,
@@ -138,6 +142,7 @@ impl IndexWriter {
     pub(in crate::store) fn begin(&mut self) {
         self.staged.clear();
         self.merge_next = None;
+        self.merge_wanted = 0;
     }
 
     /// Adds the row that the transaction appended to the log, the next after those that were added.
@@ -170,13 +175,27 @@ impl IndexWriter {
         self.is_stuck && self.index.tail().rows() >= TAIL_SEGMENTS_MAX * self.segment_rows
     }
 
-    /// Writes what goes along with a transaction that appended to the log, as its last part.
+    /// Merges what is in memory although it is not much: the present transaction writes a slice of it.
+    /// Whether there is anything to merge, and it can be.
+    pub(in crate::store) fn merge_early(&mut self, messages: usize) -> bool {
+        if self.merge.is_none() && self.index.tail().active_rows() > 0 {
+            self.begin_merge();
+        }
+        self.merge_wanted = messages;
+        self.merge.is_some() && !self.is_stuck
+    }
+
+    /// Writes what goes along with a transaction that appended to the log, or merges early, as its last
+    /// part.
     pub(in crate::store) fn finish(
         &mut self,
         connection: &mut SqliteConnection,
     ) -> QueryResult<()> {
         if self.staged.is_empty() {
-            return Ok(());
+            return match self.merge_wanted {
+                0 => Ok(()),
+                messages => self.write_slice(connection, messages),
+            };
         }
         let (first_position, merged_through) = {
             let tail = self.index.tail();
@@ -188,8 +207,8 @@ impl IndexWriter {
         if self.pending_left_over {
             self.delete_pending(connection, merged_through)?;
         }
-        let messages = self.staged.len().max(SLICE_MESSAGES_MIN);
-        self.write_slice(connection, MERGE_PACE * messages)
+        let messages = MERGE_PACE * self.staged.len().max(SLICE_MESSAGES_MIN);
+        self.write_slice(connection, messages.max(self.merge_wanted))
     }
 
     /// Does some work on `pending_entries`. A damaged page of it keeps no message from being stored, since

@@ -6,21 +6,21 @@ use std::path::Path;
 use super::*;
 
 /// Merges go on all the time: every few messages another one begins.
-const MERGE_MESSAGES: usize = 4;
+pub(super) const MERGE_MESSAGES: usize = 4;
 
 /// What a mailbox must hold: sequence and text, in order.
-type Mailbox = Vec<(i64, String)>;
+pub(super) type Mailbox = Vec<(i64, String)>;
 
 /// Users who write to each other in an order that looks random and is always the same.
-struct Chatter {
-    users: Vec<User>,
+pub(super) struct Chatter {
+    pub(super) users: Vec<User>,
     random: u64,
     sent: usize,
-    mailboxes: HashMap<UserId, Mailbox>,
+    pub(super) mailboxes: HashMap<UserId, Mailbox>,
 }
 
 impl Chatter {
-    async fn new(scene: &Scene) -> Self {
+    pub(super) async fn new(scene: &Scene) -> Self {
         let mut users = Vec::new();
         for name in ["alice", "bob", "carol", "dave"] {
             users.push(scene.user(name).await);
@@ -37,7 +37,7 @@ impl Chatter {
     }
 
     /// The next message, and its entries into the mailboxes that must be.
-    fn next(&mut self) -> Draft {
+    pub(super) fn next(&mut self) -> Draft {
         let users = self.users.len();
         let (sender, receiver) = (self.below(users), self.below(users));
         let (sender, receiver) = (self.users[sender].clone(), self.users[receiver].clone());
@@ -51,7 +51,7 @@ impl Chatter {
         keyed(draft(&sender, &receiver, &text), &text)
     }
 
-    async fn send(&mut self, scene: &Scene, count: usize) {
+    pub(super) async fn send(&mut self, scene: &Scene, count: usize) {
         for _ in 0..count {
             scene.append(self.next()).await.expect("stored");
         }
@@ -73,11 +73,18 @@ impl Chatter {
 }
 
 /// A whole mailbox, page by page.
-async fn read(scene: &Scene, owner: &User, messages_max: usize, ascending: bool) -> Mailbox {
+pub(super) async fn read(
+    scene: &Scene,
+    owner: &User,
+    messages_max: usize,
+    ascending: bool,
+) -> Mailbox {
     let mut all = Mailbox::new();
+    let state = scene.store.mailbox_state(owner.id).await.expect("readable");
+    let begin = state.range.first.get() - 1;
     loop {
         let query = match (all.first(), all.last()) {
-            (_, last) if ascending => after(owner, last.map_or(0, |(sequence, _)| *sequence)),
+            (_, last) if ascending => after(owner, last.map_or(begin, |(sequence, _)| *sequence)),
             (first, _) => before(owner, first.map_or(i64::MAX, |(sequence, _)| *sequence)),
         };
         let page = scene.page(PageQuery { messages_max, ..query }).await.expect("a page");
@@ -112,7 +119,7 @@ struct Count {
     count: i64,
 }
 
-fn count(folder: &TempDir, what: &str) -> i64 {
+pub(super) fn count(folder: &TempDir, what: &str) -> i64 {
     let query = format!("SELECT (SELECT {what}) AS count");
     diesel::sql_query(query).get_result::<Count>(&mut connect(folder)).expect("a number").count
 }
@@ -219,12 +226,12 @@ async fn a_repeated_request_is_found_when_the_filter_says_which_are_new() {
 
 /// A write-ahead log is a header and then frames, each a header and a page.
 /// (<https://sqlite.org/fileformat2.html#the_write_ahead_log>)
-const WAL_HEADER_BYTES: usize = 32;
-const WAL_FRAME_BYTES: usize = 24 + 4096;
+pub(super) const WAL_HEADER_BYTES: usize = 32;
+pub(super) const WAL_FRAME_BYTES: usize = 24 + 4096;
 
 /// The files of a store that is open, as a cut of power leaves them when nothing after `wal_bytes` of
 /// the write-ahead log was written.
-fn cut_off(files: &Path, wal: &[u8], wal_bytes: usize) -> TempDir {
+pub(super) fn cut_off(files: &Path, wal: &[u8], wal_bytes: usize) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::copy(files, database(&folder)).expect("copied");
     let path = folder.path().join("peerpost.db-wal");

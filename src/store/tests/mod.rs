@@ -5,10 +5,12 @@ mod answers;
 mod backups;
 mod checking;
 mod damage;
+mod expiry;
 mod groups;
 mod merging;
 mod opening;
 mod rebuilding;
+mod retention;
 mod user_limits;
 
 use std::path::PathBuf;
@@ -127,7 +129,13 @@ fn connect(folder: &TempDir) -> SqliteConnection {
 fn draft(sender: &User, receiver: &User, text: &str) -> Draft {
     let body = Body::text(text.to_owned(), usize::MAX).expect("a body");
     let content = Content { body, content_type: ContentType::default() };
-    Draft { sender: sender.clone(), receiver: receiver.clone().into(), content, request_id: None }
+    Draft {
+        sender: sender.clone(),
+        receiver: receiver.clone().into(),
+        content,
+        request_id: None,
+        expiry: None,
+    }
 }
 
 fn keyed(draft: Draft, request_id: &str) -> Draft {

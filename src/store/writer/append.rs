@@ -4,10 +4,12 @@ use diesel::prelude::*;
 use tracing::error;
 
 use super::{Transaction, Write};
-use crate::domain::{Content, Message, MessageId, RequestId, User, Username};
+use crate::domain::{
+    Content, Expiry, Message, MessageExpiry, MessageId, RequestId, User, Username,
+};
 use crate::store::error::unless_damaged;
 use crate::store::index::Placement;
-use crate::store::{StoreError, log};
+use crate::store::{StoreError, log, removed};
 
 /// A message to be appended.
 #[derive(Debug, Clone)]
@@ -20,6 +22,8 @@ pub struct Draft {
     pub content: Content,
     /// The sender's idempotency key.
     pub request_id: Option<RequestId>,
+    /// When its body goes, if it is to.
+    pub expiry: Option<Expiry>,
 }
 
 /// Whom a message is for.
@@ -76,7 +80,20 @@ impl Write for Draft {
                 }
             }
         }
+        let expire_time = self.expiry.map(|expiry| expiry.time(transaction.now));
+        if expire_time.is_some_and(|time| time <= transaction.now) {
+            return Ok(Err(StoreError::Expired));
+        }
+        if transaction.sizes.are_bounded()
+            && let Err(full) = self.admit(transaction, &receiver)?
+        {
+            return Ok(Err(full));
+        }
         let message = Arc::new(self.number(transaction, receiver)?);
+        transaction.sizes.add(message.receiver.id, message.receiver_sequence, self.body_bytes());
+        if message.sender.id != message.receiver.id {
+            transaction.sizes.add(message.sender.id, message.sender_sequence, self.body_bytes());
+        }
         let position = transaction.sequences.next_position(transaction.connection)?;
         log::append(transaction.connection, position, &message)?;
         transaction.index.add(Placement::of(&message, request_key));
@@ -86,6 +103,24 @@ impl Write for Draft {
 }
 
 impl Draft {
+    /// Whether both mailboxes have room.
+    fn admit(
+        &self,
+        transaction: &mut Transaction<'_>,
+        receiver: &User,
+    ) -> QueryResult<Result<(), StoreError>> {
+        let Transaction { connection, sequences, sizes, index, .. } = transaction;
+        let owners = [receiver, &self.sender];
+        let owners = if receiver.id == self.sender.id { &owners[..1] } else { &owners[..] };
+        for owner in owners {
+            let ends = (index.index(), &mut **sequences);
+            if let Err(full) = sizes.admit(connection, ends, owner, self.body_bytes())? {
+                return Ok(Err(full));
+            }
+        }
+        Ok(Ok(()))
+    }
+
     /// The message with its place in both mailboxes.
     fn number(&self, transaction: &mut Transaction<'_>, receiver: User) -> QueryResult<Message> {
         let Transaction { connection, sequences, index, .. } = transaction;
@@ -104,11 +139,15 @@ impl Draft {
             send_time: transaction.now,
             content: self.content.clone(),
             request_id: self.request_id.clone(),
+            expiry: self.expiry.map(|expiry| MessageExpiry {
+                time: expiry.time(transaction.now),
+                is_erased: false,
+            }),
         })
     }
 
     /// The index names the message at `position` for this request id's key: it is the answer, if it
-    /// says the same. `None`: it has another request id, whose key is the same by chance.
+    /// says the same. `None`: it has another request id, whose key is the same by chance, or was removed.
     fn repeated(
         &self,
         transaction: &mut Transaction<'_>,
@@ -123,8 +162,11 @@ impl Draft {
         };
         let row = unless_damaged(log::row(transaction.connection, position))?;
         let Some(row) = row.flatten() else {
-            return Ok(Some(Err(damaged())));
+            // A request id is remembered for as long as its message is kept.
+            let is_removed = unless_damaged(removed::contains(transaction.connection, position))?;
+            return Ok(if is_removed == Some(true) { None } else { Some(Err(damaged())) });
         };
+        let has_body = row.has_body(&self.content.body, transaction.index.index().keys());
         let mut names = log::Names::new(transaction.directory);
         let message = row.into_message(transaction.connection, &mut names)?;
         let Ok(earlier) = message else {
@@ -140,7 +182,11 @@ impl Draft {
             let is_by_chance = earlier_key == Some(key(self.sender.id, request_id));
             return Ok(if is_by_chance { None } else { Some(Err(damaged())) });
         }
-        let is_same = earlier.receiver.id == receiver.id && earlier.content == self.content;
+        let expire_time = self.expiry.map(|expiry| expiry.time(earlier.send_time));
+        let is_same = earlier.receiver.id == receiver.id
+            && has_body
+            && earlier.content.content_type == self.content.content_type
+            && earlier.expiry.map(|expiry| expiry.time) == expire_time;
         Ok(Some(if is_same {
             Ok(Arc::new(earlier))
         } else {

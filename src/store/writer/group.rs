@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::sequences::Sequences;
+use super::sizes::Sizes;
 use super::{Command, Commands, Queued, answers};
 use crate::domain::{Message, Standing, Timestamp};
 use crate::store::accounts::{self, AccessEnded, Changes, EndCause};
@@ -19,7 +20,7 @@ use crate::store::directory::Directory;
 use crate::store::error::{is_damage, storage_error};
 use crate::store::index::{IndexWriter, LoadError};
 use crate::store::metrics::StoreMetrics;
-use crate::store::{CommitListener, StoreError};
+use crate::store::{CommitListener, MailboxLimits, StoreError};
 
 /// The most writes in one commit. Groups of 512 carry the cost of a sync; larger ones would only
 /// add to the time that the first of a group waits.
@@ -47,6 +48,7 @@ pub(in crate::store) type AfterCommit = Arc<dyn Fn() + Send + Sync>;
 pub(in crate::store) struct Transaction<'a> {
     pub(super) connection: &'a mut SqliteConnection,
     pub(super) sequences: &'a mut Sequences,
+    pub(super) sizes: &'a mut Sizes,
     pub(super) index: &'a mut IndexWriter,
     pub(super) directory: &'a Directory,
     /// What the directory is once it has entered users.
@@ -74,6 +76,7 @@ pub(in crate::store) struct Writer {
     log_is_in_doubt: bool,
     last: LastGroup,
     sequences: Sequences,
+    sizes: Sizes,
     index: IndexWriter,
     directory: Directory,
     /// The same, for transactions that have entered users.
@@ -122,7 +125,7 @@ impl Writer {
     pub(in crate::store) fn new(
         commands: Commands,
         (database, connection): (PathBuf, SqliteConnection),
-        index: IndexWriter,
+        (index, limits): (IndexWriter, MailboxLimits),
         directory: Directory,
         listener: Box<dyn CommitListener>,
         healthy: watch::Sender<bool>,
@@ -136,6 +139,7 @@ impl Writer {
             log_is_in_doubt: false,
             last: LastGroup::default(),
             sequences: Sequences::default(),
+            sizes: Sizes::new(limits),
             index,
             unsure_directory: directory.keeping_none(),
             directory,
@@ -295,9 +299,11 @@ impl Writer {
         self.index.begin();
         self.sequences.begin();
         self.changes.clear();
+        self.sizes.begin();
         let mut transaction = Transaction {
             connection,
             sequences: &mut self.sequences,
+            sizes: &mut self.sizes,
             index: &mut self.index,
             directory: &self.directory,
             unsure_directory: &self.unsure_directory,
@@ -310,6 +316,7 @@ impl Writer {
         let outcome = transaction.run(group);
         if outcome.is_err() {
             self.sequences.forget();
+            self.sizes.forget();
         }
         outcome?;
         // Before anyone is told or answered, so that their reads find it.
@@ -339,6 +346,7 @@ impl Writer {
         self.connection = Some(connection);
         self.outage = None;
         self.sequences.forget();
+        self.sizes.forget();
         self.listener.reset();
         if !in_doubt.is_empty() {
             self.listener.access_ended(&in_doubt);
@@ -407,6 +415,7 @@ impl Transaction<'_> {
                 });
             }
         }
+        self.sizes.write(self.connection).map_err(GroupError::Storage)?;
         self.index.finish(self.connection).map_err(GroupError::Storage)?;
         let began = Instant::now();
         let outcome = self.connection.batch_execute("COMMIT");

@@ -10,6 +10,8 @@ mod group;
 mod import;
 mod jobs;
 mod sequences;
+mod sizes;
+mod trim;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -28,6 +30,11 @@ pub(super) use self::import::ImportMessage;
 pub use self::import::{ImportedUser, UserToImport};
 pub use self::jobs::Registered;
 pub(super) use self::jobs::{Acknowledge, MarkSeen, Register, SetUserLimits};
+pub(super) use self::sizes::bytes_of;
+pub(super) use self::trim::{
+    EmptyMailbox, EraseBodies, ForgetRequests, GiveBack, MergeEarly, Note, Raise, RaiseFloors,
+    RemoveRows, SetRetention, Settle, Step, Work,
+};
 use super::StoreError;
 use super::admission::{Admission, NotAdmitted, Place};
 
@@ -142,6 +149,11 @@ impl<T> Accepted<T> {
     pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<T, StoreError>> {
         // The writer answers everything it took; it drops a reply only when it panicked.
         Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(StoreError::Failing)))
+    }
+
+    /// [`answer`](Self::answer), for a thread that may wait.
+    pub(super) fn wait(self) -> Result<T, StoreError> {
+        self.0.blocking_recv().unwrap_or(Err(StoreError::Failing))
     }
 
     /// The answer, if it is there. Not to be called again once it has answered.

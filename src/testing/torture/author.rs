@@ -46,6 +46,7 @@ impl Author {
             }),
             content_type,
             request_id: self.random.request_id(),
+            expiry: None,
         }
     }
 
