@@ -116,15 +116,7 @@ fn send_message(bytes: &[u8]) {
         }),
         content_type: content.content_type.as_str().to_owned(),
         request_id: request_id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
-        expiry: expiry.map(|expiry| match expiry {
-            Expiry::At(time) => {
-                let (seconds, nanos) = time.as_seconds_and_nanos();
-                proto::send_message_request::Expiry::ExpireTime(Timestamp { seconds, nanos })
-            }
-            Expiry::After(ttl) => proto::send_message_request::Expiry::Ttl(
-                Duration::try_from(ttl).expect("ten years at most"),
-            ),
-        }),
+        expiry: proto::SendMessageRequest::decode(bytes).ok().and_then(|asked| asked.expiry),
     };
     let again = from_bytes::send_message(&again.encode_to_vec(), BODY_BYTES_MAX);
     let again = again.expect("accepted before");
