@@ -34,6 +34,7 @@ pub(crate) fn request() -> proto::SendMessageRequest {
         body: Some(proto::send_message_request::Body::Data(body())),
         content_type: String::new(),
         request_id: Uuid::new_v4().to_string(),
+        expiry: None,
     }
 }
 
@@ -47,6 +48,8 @@ fn response() -> proto::SubscribeResponse {
         body: Some(proto::message::Body::Data(body())),
         content_type: String::new(),
         request_id: String::new(),
+        expire_time: None,
+        expired: false,
     };
     proto::SubscribeResponse { event: Some(proto::subscribe_response::Event::Message(message)) }
 }

@@ -92,6 +92,7 @@ pub(crate) fn draft(sender: &User, receiver: &User) -> Draft {
         receiver: receiver.clone().into(),
         content: content(),
         request_id: RequestId::parse(Uuid::new_v4().to_string()).expect("a request id"),
+        expiry: None,
     }
 }
 
@@ -110,6 +111,7 @@ pub(crate) fn message(sender: User, receiver: User) -> Arc<Message> {
         send_time: Timestamp::now(),
         content: content(),
         request_id: None,
+        expiry: None,
     })
 }
 

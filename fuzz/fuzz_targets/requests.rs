@@ -107,7 +107,7 @@ fn send_message(bytes: &[u8]) {
     // The stream's request has the same fields under the same numbers.
     let streamed = proto::SendMessagesRequest::decode(bytes).map(proto::SendMessageRequest::from);
     assert_eq!(proto::SendMessageRequest::decode(bytes).ok(), streamed.ok());
-    let Some(Outgoing { to, content, request_id }) = accepted else { return };
+    let Some(Outgoing { to, content, request_id, expiry }) = accepted else { return };
     assert!((1..=BODY_BYTES_MAX).contains(&content.body.as_bytes().len()));
     let again = proto::SendMessageRequest {
         to_user: to.to_string(),
@@ -117,11 +117,12 @@ fn send_message(bytes: &[u8]) {
         }),
         content_type: content.content_type.as_str().to_owned(),
         request_id: request_id.as_ref().map(|id| id.as_str().to_owned()).unwrap_or_default(),
+        expiry: proto::SendMessageRequest::decode(bytes).ok().and_then(|asked| asked.expiry),
     };
     let again = from_bytes::send_message(&again.encode_to_vec(), BODY_BYTES_MAX);
     let again = again.expect("accepted before");
     assert_eq!((again.to.as_str(), again.content), (to.as_str(), content));
-    assert_eq!(again.request_id, request_id);
+    assert_eq!((again.request_id, again.expiry), (request_id, expiry));
 }
 
 fn list_users(bytes: &[u8]) {

@@ -111,10 +111,10 @@ impl IndexWriter {
             staged: Vec::new(),
             merge: None,
             merge_next: None,
-            merge_wanted: 0,
             pending_left_over: true,
             pending_is_damaged: false,
             is_stuck: false,
+            merge_wanted: 0,
         };
         writer.read_back(connection, marks, progress)?;
         Ok(writer)
