@@ -43,7 +43,8 @@ async fn assert_whole(folder: TempDir, held: &Held) {
         let receiver = message.receiver.clone().into();
         let (sender, content) = (message.sender.clone(), message.content.clone());
         let request_id = message.request_id.clone();
-        let again = scene.append(Draft { sender, receiver, content, request_id }).await;
+        let again =
+            scene.append(Draft { sender, receiver, content, request_id, expiry: None }).await;
         assert_eq!(again.expect("the first one").id, message.id);
     }
     for owner in [&held.messages[0].sender, &held.messages[1].sender, &held.messages[2].sender] {
