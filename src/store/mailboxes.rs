@@ -3,11 +3,14 @@
 //! A beginning only moves forward, and nothing below it is served from the commit on that moved it. What
 //! that leaves in the log is removed later, in steps of its own.
 
+use std::collections::HashMap;
+
 use diesel::connection::DefaultLoadingMode;
 use diesel::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::unreadable;
+use super::index::Placement;
 use super::schema::mailboxes;
 use crate::domain::{Sequence, UserId};
 
@@ -98,6 +101,43 @@ pub(super) fn unsettled(
         .load_iter::<Row, DefaultLoadingMode>(connection)?
         .map(|row| whole(row?))
         .collect()
+}
+
+/// Where all mailboxes begin that have lost entries.
+pub(super) struct Floors(HashMap<UserId, Floor>);
+
+impl Floors {
+    pub(super) fn load(connection: &mut SqliteConnection) -> QueryResult<Self> {
+        let rows = mailboxes::table.select(COLUMNS);
+        let rows = rows.load_iter::<Row, DefaultLoadingMode>(connection)?;
+        Ok(Self(rows.map(|row| whole(row?)).collect::<QueryResult<_>>()?))
+    }
+
+    /// Takes the entries out of `placements` that their mailboxes have lost.
+    pub(super) fn leave_out(&self, placements: &mut [Placement]) {
+        if self.0.is_empty() {
+            return;
+        }
+        let is_lost = |owner: UserId, sequence| {
+            self.0.get(&owner).is_some_and(|floor| sequence < floor.first)
+        };
+        for it in placements {
+            if is_lost(it.sender, it.sender_sequence) {
+                it.sender_sequence = 0;
+            }
+            if is_lost(it.receiver, it.receiver_sequence) {
+                it.receiver_sequence = 0;
+            }
+        }
+    }
+}
+
+/// Notes of all mailboxes that every entry that they have lost was looked at.
+pub(super) fn settle_all(connection: &mut SqliteConnection) -> QueryResult<()> {
+    for (owner, floor) in Floors::load(connection)?.0 {
+        put(connection, owner, Floor { removed_through: floor.first - 1, ..floor })?;
+    }
+    Ok(())
 }
 
 /// Hands over every mailbox that has lost entries; `None` for a row that is not what was written.

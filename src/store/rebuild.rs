@@ -17,7 +17,7 @@ use super::backup::{BackupError, Unfinished};
 use super::error::not_loaded;
 use super::folder::{self, DataFolder};
 use super::index::{self, IndexWriter, SALT_BYTES};
-use super::{Options, connection, consistency, log, upgrade};
+use super::{Options, connection, consistency, log, mailboxes, upgrade};
 
 /// What is derived from the log.
 const DERIVED: [&str; 4] = ["index_state", "mailbox_runs", "pending_entries", "request_keys"];
@@ -140,6 +140,9 @@ fn copy_all_but_indexes(
     for table in tables(new)? {
         copy_table(new, &table)?;
     }
+    // The indexes will not lead to what mailboxes have lost: what is left of it in the log stays there
+    // until the other mailbox loses it, or it is too old.
+    new.transaction(|new| mailboxes::settle_all(new))?;
     let last = copy_log(new, progress)?;
     new.batch_execute("DETACH DATABASE old; PRAGMA foreign_keys = ON")?;
     Ok(last)

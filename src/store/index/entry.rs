@@ -6,7 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::{Message, RequestId, UserId};
 
-/// Where one message stands: under which sequences, in whose mailboxes, under which request key.
+/// Where one message stands: under which sequences, in whose mailboxes, under which request key. A sequence
+/// of 0: the mailbox has lost the entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct Placement {
     pub(in crate::store) sender: UserId,
@@ -54,6 +55,15 @@ pub(super) const BODY_DIGEST_BYTES: usize = 16;
 pub(in crate::store) const SALT_BYTES: usize = 16;
 
 impl Placement {
+    /// Of a message that was removed: nobody's mailbox has it.
+    pub(super) const REMOVED: Self = Self {
+        sender: UserId(0),
+        sender_sequence: 0,
+        receiver: UserId(0),
+        receiver_sequence: 0,
+        request_key: None,
+    };
+
     pub(in crate::store) fn of(message: &Message, request_key: Option<RequestKey>) -> Self {
         Self {
             sender: message.sender.id,
@@ -64,7 +74,8 @@ impl Placement {
         }
     }
 
-    /// The entry in each mailbox that the message enters: two, or one for a note to self.
+    /// The entry in each mailbox that the message enters and that has not lost it: two, or one for a note to
+    /// self.
     pub(in crate::store) fn entries(
         &self,
         position: i64,
@@ -73,7 +84,8 @@ impl Placement {
         let received = (self.receiver, entry(self.receiver_sequence, true, self.sender));
         let sent = (self.sender, entry(self.sender_sequence, false, self.receiver));
         let is_note = self.sender == self.receiver;
-        std::iter::once(received).chain((!is_note).then_some(sent))
+        let entries = std::iter::once(received).chain((!is_note).then_some(sent));
+        entries.filter(|(_, entry)| entry.sequence != 0)
     }
 }
 

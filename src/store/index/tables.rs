@@ -82,12 +82,13 @@ pub(in crate::store) fn salt(
     Ok(state.map(|state| state.salt))
 }
 
-/// Says of new tables that they hold nothing, and what makes the request keys.
+/// Says of new tables that they hold everything up to the position `through`, and what makes the request keys.
 pub(super) fn begin_with(
     connection: &mut SqliteConnection,
     salt: &[u8; SALT_BYTES],
+    through: i64,
 ) -> QueryResult<()> {
-    insert_state(connection, Marks::NONE, salt)
+    insert_state(connection, Marks { merged_through: through, merging_through: through }, salt)
 }
 
 fn insert_state(

@@ -17,6 +17,8 @@ use super::{Index, pending};
 use crate::domain::UserId;
 use crate::store::error::{is_damage, unreadable};
 use crate::store::log::{self, RowsEnd};
+use crate::store::mailboxes::Floors;
+use crate::store::removed;
 
 /// A commit merges as much of the frozen segment as is enough for this many times its own messages:
 /// a merge is done when half of the next segment has come.
@@ -91,8 +93,10 @@ impl IndexWriter {
         salt: Option<[u8; SALT_BYTES]>,
         progress: impl FnMut(i64),
     ) -> Result<Self, LoadError> {
+        // The log's beginning that was removed is in no mailbox.
+        let removed = removed::interval_with(connection, 1)?.map_or(0, |(_, last)| last);
         if let Some(salt) = salt {
-            tables::begin_with(connection, &salt)?;
+            tables::begin_with(connection, &salt, removed)?;
         }
         Self::load_with(connection, segment_rows, Arc::new(RequestFilter::new()), progress)
     }
@@ -363,6 +367,7 @@ impl IndexWriter {
         marks: Marks,
         mut progress: impl FnMut(i64),
     ) -> Result<(), LoadError> {
+        let floors = Floors::load(connection)?;
         loop {
             let known = self.index.tail().last_position();
             progress(known);
@@ -371,11 +376,16 @@ impl IndexWriter {
             let cut_off = usize::try_from(marks.merging_through - known).unwrap_or(0);
             let at_a_time = READ_BACK_ROWS.min(self.segment_rows);
             let at_a_time = if cut_off > 0 { at_a_time.min(cut_off) } else { at_a_time };
-            let (rows, end) = log::placements_after(connection, known, at_a_time, &self.index)?;
+            let (mut rows, end) = log::placements_after(connection, known, at_a_time, &self.index)?;
             if end == RowsEnd::Damage {
                 let position = known + 1 + rows.len().cast_signed() as i64;
-                return Err(LoadError::RowAbsent { position });
+                let Some((_, last)) = removed::interval_with(connection, position)? else {
+                    return Err(LoadError::RowAbsent { position });
+                };
+                let removed = usize::try_from(last - position + 1).unwrap_or(usize::MAX);
+                rows.resize(at_a_time.min(rows.len().saturating_add(removed)), Placement::REMOVED);
             }
+            floors.leave_out(&mut rows);
             if rows.is_empty() {
                 return Ok(());
             }
