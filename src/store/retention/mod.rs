@@ -40,7 +40,7 @@ const INTERVAL_DEFAULT: Duration = Duration::from_mins(1);
 /// The most items of a work in one step.
 const STEP_ITEMS_DEFAULT: usize = 256;
 
-/// A pass is followed by a pause of so many times its own length, so that finding nothing costs little even
+/// A pass that found nothing is followed by a pause of so many times its own length, so that finding nothing costs little even
 /// where there is much to look at.
 const REST: u32 = 9;
 
@@ -140,6 +140,8 @@ struct Worker {
     walked_through: i64,
     /// What is kept of single users' mailboxes, as of the present pass.
     overrides: Overrides,
+    /// Whether the present pass found something to do.
+    has_worked: bool,
     /// The request keys are looked through when so many rows were removed.
     sweep_after: i64,
     /// When what is in memory was merged only so that it can be removed.
@@ -163,6 +165,7 @@ impl Worker {
             pace: Pace::default(),
             walked_through: 0,
             overrides: Overrides::new(),
+            has_worked: false,
             sweep_after: i64::try_from(merge_messages).unwrap_or(i64::MAX),
             merged_early: None,
         };
@@ -176,7 +179,10 @@ impl Worker {
             if let Err(Ended::Stopped) = self.pass(Timestamp::now()) {
                 return;
             }
-            wait = self.options.interval.max(began.elapsed() * REST);
+            // One that removed something rested while others sent.
+            let has_worked = std::mem::take(&mut self.has_worked);
+            let rest = if has_worked { Duration::ZERO } else { began.elapsed() * REST };
+            wait = self.options.interval.max(rest);
         }
     }
 
@@ -228,6 +234,7 @@ impl Worker {
     /// Does a work to its end, step by step.
     fn work<W: Work>(&mut self, work: W) -> Outcome<()> {
         let (work, mut from) = (Arc::new(work), 0);
+        self.has_worked |= work.items() > 0;
         while from < work.items() {
             let items_max = self.options.step_items;
             from = self.write(|| Step { work: Arc::clone(&work), from, items_max })?;
