@@ -13,6 +13,7 @@ mod held;
 mod limits;
 mod listen;
 mod monitor;
+mod reach;
 mod socket;
 mod stream;
 mod tls;
@@ -218,8 +219,8 @@ pub async fn bind(options: Options) -> Result<Server, StartError> {
             .await
             .map_err(|(address, source)| StartError::Listen { address, source })?;
         // Once more, for sockets that were opened by others.
-        check_reach(&options, &addresses)?;
-        warn_of_reach(&options, &addresses);
+        reach::check(&options, &addresses)?;
+        reach::warn(&options, &addresses);
         let current = tls.as_ref().map(Tls::current);
         let (limits, proxies) = (&options.limits, options.proxies.clone());
         let connections = Connections::new(services, limits, proxies, options.workers, current)
@@ -289,44 +290,8 @@ fn check_and_open_tls(options: &Options) -> Result<Option<Tls>, StartError> {
         return Err(StartError::BodyLimit(options.body_bytes_max));
     }
     options.limits.check()?;
-    check_reach(options, &options.listen)?;
+    reach::check(options, &options.listen)?;
     Ok(options.tls.clone().map(Tls::open).transpose()?)
-}
-
-/// Without tokens or without TLS a server is to be reached from its own machine only, unless the
-/// operator insists.
-fn check_reach(options: &Options, places: &[Listen]) -> Result<(), StartError> {
-    if places.is_empty() {
-        return Err(StartError::NoAddress);
-    }
-    match places.iter().find_map(Listen::beyond_loopback) {
-        Some(address) if options.open && !options.open_beyond_loopback => {
-            Err(StartError::OpenBeyondLoopback(address))
-        }
-        Some(address) if options.tls.is_none() && !options.plaintext_beyond_loopback => {
-            Err(StartError::PlaintextBeyondLoopback(address))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn warn_of_reach(options: &Options, places: &[Listen]) {
-    if options.tls.is_none() {
-        for address in places.iter().filter_map(Listen::beyond_loopback) {
-            warn!(%address, "WITHOUT TLS: whoever is on the way can read every token and message");
-        }
-    }
-    if !options.open {
-        return;
-    }
-    warn!("this server is OPEN: no token is asked for, callers are who they say they are");
-    if options.open_beyond_loopback {
-        warn!("whoever reaches it over the network can read every mailbox and send as anybody");
-    } else {
-        warn!(
-            "every program and every user of this machine can read every mailbox and send as anybody"
-        );
-    }
 }
 
 /// Serves `service` on `listener`, over connections set up exactly as a [`Server`]'s, until `shutdown`

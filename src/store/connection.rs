@@ -30,10 +30,8 @@ const COMMON_PRAGMAS: &str = "
 /// `synchronous = FULL` syncs the write-ahead log at every commit: the promise **durable** rests on
 /// it. The size limit gives space back after a checkpoint that a long read had held up. The caches,
 /// given in KiB, fill up as messages come: they are part of what a server under load grows by, and
-/// the operating system caches the file as well. A file that is made now can be shortened while it is in
-/// use, when much of it was removed; an older one stays as it is until it is compacted.
+/// the operating system caches the file as well.
 const WRITER_PRAGMAS: &str = "
-    PRAGMA auto_vacuum = INCREMENTAL;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA journal_size_limit = 67108864;
@@ -49,9 +47,17 @@ const READER_PRAGMAS: &str = "
 const REQUIRED_SETTINGS: [(&str, &str); 3] =
     [("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1")];
 
+/// For a file that is made now: it can be shortened while it is in use, when much of it was removed. One of an
+/// earlier version stays as it is. To a file that there is it would be a write, at each start.
+const NEW_FILE_PRAGMA: &str = "PRAGMA auto_vacuum = INCREMENTAL";
+
 /// Opens the one connection that writes.
 pub(super) fn open_writer(database: &Path) -> Result<SqliteConnection, OpenError> {
-    let mut connection = open(database, WRITER_PRAGMAS)?;
+    let mut connection = open(database, "")?;
+    if setting(&mut connection, "page_count").map_err(failed(database))? == "0" {
+        connection.batch_execute(NEW_FILE_PRAGMA).map_err(failed(database))?;
+    }
+    connection.batch_execute(WRITER_PRAGMAS).map_err(failed(database))?;
     for (pragma, wanted) in REQUIRED_SETTINGS {
         let actual = setting(&mut connection, pragma).map_err(failed(database))?;
         if actual != wanted {

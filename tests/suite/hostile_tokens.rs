@@ -14,7 +14,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Endpoint;
 
 use crate::contract::{Rpc, Value, rpcs};
-use crate::hostile_fields::good_request;
+use crate::hostile_rows::good_request;
 use crate::support::list;
 
 /// What a user can be seen to have.

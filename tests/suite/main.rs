@@ -52,6 +52,7 @@ mod get_user;
 mod grpc_web;
 mod harness;
 mod hostile_fields;
+mod hostile_rows;
 mod hostile_tokens;
 mod http1;
 #[cfg(target_os = "linux")]

@@ -18,7 +18,7 @@ use tonic::{Code, Request, Status};
 
 use crate::cli_support::Machine;
 use crate::contract::rpcs;
-use crate::hostile_fields::good_request;
+use crate::hostile_rows::good_request;
 use crate::support::{binary, sequences, subscribe_after, texts};
 use crate::web::Browser;
 

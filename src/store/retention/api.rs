@@ -1,9 +1,13 @@
 //! What is asked of retention from outside.
 
 use super::{Retention, overrides};
-use crate::domain::{Sequence, UserId};
+#[cfg(test)]
+use crate::domain::Sequence;
+use crate::domain::UserId;
 use crate::store::error::failed;
-use crate::store::writer::{EmptyMailbox, SetRetention};
+#[cfg(test)]
+use crate::store::writer::EmptyMailbox;
+use crate::store::writer::SetRetention;
 use crate::store::{Store, StoreError};
 
 impl Store {
@@ -33,12 +37,9 @@ impl Store {
         self.0.writes.submit(SetRetention(user, keep)).await?.answer().await
     }
 
-    /// Removes all of a mailbox, and says which sequence it gave out last. Nobody is served any of it from
-    /// the answer on; the next pass begins to remove the messages that the other mailbox has lost as well.
-    ///
-    /// # Errors
-    /// Only the storage's.
-    pub async fn empty_mailbox(&self, owner: UserId) -> Result<Sequence, StoreError> {
+    /// Removes all of a mailbox, and says which sequence it gave out last.
+    #[cfg(test)]
+    pub(crate) async fn empty_mailbox(&self, owner: UserId) -> Result<Sequence, StoreError> {
         self.0.writes.submit(EmptyMailbox(owner)).await?.answer().await
     }
 }

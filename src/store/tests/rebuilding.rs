@@ -3,6 +3,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::merging::count;
+use super::retention::{new_scene, newest, open_at, range, retain};
 use super::*;
 
 const MERGE_MESSAGES: usize = 8;
@@ -120,6 +122,47 @@ async fn cut_off_at_any_step_it_has_changed_nothing() {
         assert!(!left.exists(), "what was cut off is removed");
     }
     assert_whole(folder, &held).await;
+}
+
+#[tokio::test]
+async fn what_was_removed_stays_removed_and_the_sequences_go_on() {
+    let scene = new_scene();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    let carol = scene.user("carol").await;
+    // A beginning that nobody has, holes that carol's own notes leave, and a mailbox that is empty.
+    scene.send(&alice, &bob, &["1", "2", "3"]).await;
+    for number in 1..=20 {
+        scene.send(&carol, &carol, &[&format!("note {number}")]).await;
+        scene.send(&bob, &bob, &[&format!("note {number}")]).await;
+    }
+    retain(&scene, newest(5)).await;
+    scene.store.empty_mailbox(alice.id).await.expect("stored");
+    retain(&scene, newest(5)).await;
+    scene.send(&bob, &carol, &["last"]).await;
+    let before =
+        [range(&scene, &alice).await, range(&scene, &bob).await, range(&scene, &carol).await];
+    assert_eq!(before, [(4, 3), (19, 24), (16, 21)]);
+    let intervals = count(&scene.folder, "count(*) FROM removed_positions");
+    assert!(intervals > 0, "rows were removed");
+    let folder = scene.close().await;
+    rebuild_index(&options(&folder), |_| {}).expect("rebuilt");
+    for _ in 0..2 {
+        assert_no_findings(&folder);
+    }
+    let scene = open_at(folder);
+    let after_it =
+        [range(&scene, &alice).await, range(&scene, &bob).await, range(&scene, &carol).await];
+    assert_eq!(after_it, before);
+    assert_eq!(scene.sequences(after(&bob, 18)).await.0, [19, 20, 21, 22, 23, 24]);
+    assert_eq!(scene.sequences(after(&carol, 15)).await.0, [16, 17, 18, 19, 20, 21]);
+    scene.send(&alice, &carol, &["again"]).await;
+    assert_eq!(range(&scene, &alice).await, (4, 4), "no sequence is given out again");
+    retain(&scene, newest(5)).await;
+    assert_eq!(range(&scene, &carol).await, (18, 22));
+    let scene = open_at(scene.close().await);
+    assert_eq!(scene.sequences(after(&carol, 17)).await.0, [18, 19, 20, 21, 22]);
+    assert_no_findings(&scene.folder);
+    scene.close().await;
 }
 
 /// Rebuilds until the step of this number, and stops there.

@@ -197,6 +197,8 @@ impl Write for DeleteUser {
         let (connection, now) = (&mut *transaction.connection, transaction.now);
         directory::set_standing(connection, user.id, (Standing::Deleted, ""), now)?;
         directory::erase(connection, user.id)?;
+        transaction.empty_mailbox(user.id)?;
+        let connection = &mut *transaction.connection;
         let tokens = tokens::of_user(connection, user.id)?;
         let tokens = tokens.into_iter().map(|it| it.token.hash).collect();
         transaction.remove_tokens(&user, tokens, EndCause::Deleted)?;

@@ -31,9 +31,11 @@ pub use self::import::{ImportedUser, UserToImport};
 pub use self::jobs::Registered;
 pub(super) use self::jobs::{Acknowledge, MarkSeen, Register, SetUserLimits};
 pub(super) use self::sizes::bytes_of;
+#[cfg(test)]
+pub(super) use self::trim::EmptyMailbox;
 pub(super) use self::trim::{
-    EmptyMailbox, EraseBodies, ForgetRequests, GiveBack, MergeEarly, Note, Raise, RaiseFloors,
-    RemoveRows, SetRetention, Settle, Step, Work,
+    EraseBodies, ForgetRequests, GiveBack, MergeEarly, Note, Raise, RaiseFloors, RemoveRows,
+    SetRetention, Settle, Step, Work,
 };
 use super::StoreError;
 use super::admission::{Admission, NotAdmitted, Place};

@@ -226,9 +226,22 @@ impl Write for GiveBack {
     }
 }
 
-/// Removes all of a mailbox: it begins after its last entry. What that is.
+impl Transaction<'_> {
+    /// Removes all of a mailbox: it begins after its last entry. What that is. The next pass begins to remove
+    /// the messages that the other mailbox has lost as well.
+    pub(super) fn empty_mailbox(&mut self, owner: UserId) -> QueryResult<Sequence> {
+        let Transaction { connection, sequences, index, .. } = self;
+        let last = sequences.range(connection, index.index(), owner)?.last;
+        mailboxes::raise(connection, owner, last.next().get())?;
+        Ok(last)
+    }
+}
+
+/// [`Transaction::empty_mailbox`] by itself.
+#[cfg(test)]
 pub(in crate::store) struct EmptyMailbox(pub(in crate::store) UserId);
 
+#[cfg(test)]
 impl Write for EmptyMailbox {
     type Output = Sequence;
 
@@ -236,10 +249,7 @@ impl Write for EmptyMailbox {
         &mut self,
         transaction: &mut Transaction<'_>,
     ) -> QueryResult<Result<Sequence, StoreError>> {
-        let Transaction { connection, sequences, index, .. } = transaction;
-        let last = sequences.range(connection, index.index(), self.0)?.last;
-        mailboxes::raise(connection, self.0, last.next().get())?;
-        Ok(Ok(last))
+        transaction.empty_mailbox(self.0).map(Ok)
     }
 }
 
