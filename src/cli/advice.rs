@@ -175,8 +175,8 @@ fn for_reason(reason: ErrorReason) -> Option<&'static str> {
              (`serve --registration-rate-per-address`)",
         ),
         R::MailboxFull => Some(
-            "the mailbox takes messages again when some of it are removed; its server's operator can let \
-             it hold more (`serve --mailbox-messages-max`, `--mailbox-bytes-max`)",
+            "the mailbox takes messages again when some of what it holds is removed; its server's \
+             operator can let it hold more (`serve --mailbox-messages-max`, `--mailbox-bytes-max`)",
         ),
         R::DiskFull => Some("the server's disk is full: tell its operator, and try again later"),
         R::WriteQueueFull

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use tokio::time::sleep;
+use tonic::Code;
 
 use super::advice::{self, advise};
 use super::connection::ConnectionArgs;
@@ -199,15 +200,15 @@ fn to_body_without_line_end(mut bytes: Vec<u8>) -> Body {
     to_body(bytes)
 }
 
-/// After an ambiguous failure, says how to find out without sending twice.
+/// After a failure that can pass, says how to try again without sending twice.
 fn explain(error: Error, request_id: &str) -> anyhow::Error {
     if !error.is_retriable() || matches!(error, Error::Connect { .. }) {
         return error.into();
     }
-    let again = format!(
-        "the message may be stored or not; the same command with `--request-id {request_id}` \
-         stores it once"
-    );
+    // A refusal for a limit stores nothing, but an attempt before it may have.
+    let is_limit = error.code() == Some(Code::ResourceExhausted);
+    let doubt = if is_limit { "later" } else { "the message may be stored or not;" };
+    let again = format!("{doubt} the same command with `--request-id {request_id}` stores it once");
     match advice::for_client_error(&error) {
         Some(general) => advise(error, format!("{general}\n{again}")),
         None => advise(error, again),

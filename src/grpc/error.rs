@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::auth::AuthError;
-use crate::domain::Username;
+use crate::domain::{Sequence, Username};
 use crate::limiter::RateExceeded;
 use crate::messenger::{Cursor, MessengerError, Role};
 use crate::proto::{ERROR_DOMAIN, ErrorReason};
@@ -372,21 +372,7 @@ impl Refusal {
             )
             .with("request_id", &request_id.as_str()),
             StoreError::MailboxFull { owner, limit, value } => {
-                let (limit, unit) = match limit {
-                    MailboxLimit::Messages => ("mailbox_messages_max", "messages"),
-                    MailboxLimit::Bytes => ("mailbox_bytes_max", "bytes"),
-                };
-                Self::new(
-                    Code::ResourceExhausted,
-                    ErrorReason::MailboxFull,
-                    format!(
-                        "the mailbox of {owner} is full: it may hold {value} {unit}; nothing was stored"
-                    ),
-                )
-                .with("limit", &limit)
-                .with("value", value)
-                .with("username", owner)
-                .retry_after(RETRY_AFTER_FULL_MAILBOX)
+                Self::mailbox_full(owner, *limit, *value)
             }
             StoreError::Expired => Self::new(
                 Code::InvalidArgument,
@@ -420,17 +406,35 @@ impl Refusal {
             )
             .retry_after(RETRY_AFTER_FAILURE),
             StoreError::Closed => Self::of(&CallError::ShuttingDown),
-            StoreError::Damaged { sequence } => {
-                let refusal = Self::new(
-                    Code::DataLoss,
-                    ErrorReason::StoredDataDamaged,
-                    format!("{error} and is not served; the server's operator should know"),
-                );
-                match sequence {
-                    Some(sequence) => refusal.with("sequence", sequence),
-                    None => refusal,
-                }
-            }
+            StoreError::Damaged { sequence } => Self::damaged(error, *sequence),
+        }
+    }
+
+    fn mailbox_full(owner: &Username, limit: MailboxLimit, value: u64) -> Self {
+        let (limit, unit) = match limit {
+            MailboxLimit::Messages => ("mailbox_messages_max", "messages"),
+            MailboxLimit::Bytes => ("mailbox_bytes_max", "bytes"),
+        };
+        Self::new(
+            Code::ResourceExhausted,
+            ErrorReason::MailboxFull,
+            format!(
+                "the mailbox of {owner} is full: it may hold {value} {unit}; nothing was stored"
+            ),
+        )
+        .limit(limit, &value, RETRY_AFTER_FULL_MAILBOX)
+        .with("username", owner)
+    }
+
+    fn damaged(error: &StoreError, sequence: Option<Sequence>) -> Self {
+        let refusal = Self::new(
+            Code::DataLoss,
+            ErrorReason::StoredDataDamaged,
+            format!("{error} and is not served; the server's operator should know"),
+        );
+        match sequence {
+            Some(sequence) => refusal.with("sequence", &sequence),
+            None => refusal,
         }
     }
 

@@ -142,7 +142,7 @@ fn copy_all_but_indexes(
     }
     // The indexes will not lead to what mailboxes have lost: what is left of it in the log stays there
     // until the other mailbox loses it, or it is too old.
-    new.transaction(|new| mailboxes::settle_all(new))?;
+    new.transaction(mailboxes::settle_all)?;
     let last = copy_log(new, progress)?;
     new.batch_execute("DETACH DATABASE old; PRAGMA foreign_keys = ON")?;
     Ok(last)

@@ -97,12 +97,7 @@ async fn provoke(reason: ErrorReason) -> Option<(Value, Status)> {
             Web::at(server.addr()).get("/v1/users/alice").await.problem(),
             get_user(&server, &[]).await,
         ),
-        R::UserMismatch => {
-            let another = Web::of(server.addr(), &alice).with("peerpost-user", "bob");
-            let token = ("authorization", format!("Bearer {}", alice.token));
-            let headers = [token, ("peerpost-user", "bob".to_owned())];
-            (another.get("/v1/users/alice").await.problem(), get_user(&server, &headers).await)
-        }
+        R::UserMismatch => another_users_token(&server, &alice).await,
         R::TokenMalformed => with_headers(&server, "authorization", "Bearer x").await,
         R::TokenUnknown => {
             let token = format!("Bearer {}", Token::mint().reveal());
@@ -190,6 +185,13 @@ async fn refused_to_register(policy: RegistrationPolicy) -> (Value, Status) {
         web.post("/v1/users", &json!({"username": "bob"})).await.problem(),
         register(&server, "bob", "").await.expect_err("refused"),
     )
+}
+
+async fn another_users_token(server: &TestServer, alice: &TestUser) -> (Value, Status) {
+    let web = Web::of(server.addr(), alice).with("peerpost-user", "bob");
+    let token = ("authorization", format!("Bearer {}", alice.token));
+    let headers = [token, ("peerpost-user", "bob".to_owned())];
+    (web.get("/v1/users/alice").await.problem(), get_user(server, &headers).await)
 }
 
 async fn message_expired(web: &Web, alice: &TestUser) -> (Value, Status) {
