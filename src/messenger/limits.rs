@@ -1,10 +1,9 @@
 use std::num::NonZero;
 
-use tracing::info;
-
 use super::{Messenger, MessengerError, Role};
 use crate::domain::{Rate, User, UserLimits, Username};
 use crate::store::StoreError;
+use crate::store::accounts::audit::Actor;
 
 /// What limits a user, and where it comes from.
 #[derive(Debug, Clone)]
@@ -51,14 +50,14 @@ impl Messenger {
         &self,
         name: Username,
         own: UserLimits,
+        by: Actor,
     ) -> Result<LimitsOfUser, MessengerError> {
         let user = self.user_limits(name).await?.user;
         if !own.is_empty() {
             self.limiter.has_room_for(user.id)?;
         }
         let (limiter, id) = (self.limiter.clone(), user.id);
-        self.store.set_user_limits(id, own, move || limiter.set(id, own)).await?;
-        info!(user = user.name.as_str(), ?own, "the limits of a user were set");
+        self.store.set_user_limits(user.clone(), own, by, move || limiter.set(id, own)).await?;
         Ok(self.limits_of(user))
     }
 

@@ -10,10 +10,11 @@ use tracing::error;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Store;
+use super::accounts::audit::Actor;
 use super::error::{StoreError, failed, is_damage, unreadable};
 use super::schema::user_limits;
 use super::writer::SetUserLimits;
-use crate::domain::{UserId, UserLimits};
+use crate::domain::{User, UserId, UserLimits};
 
 /// The columns beside the user.
 type Columns = (Option<String>, Option<i64>, Option<i64>);
@@ -22,7 +23,7 @@ type Columns = (Option<String>, Option<i64>, Option<i64>);
 type Row = (i64, Option<String>, Option<i64>, Option<i64>, i64);
 
 impl Store {
-    /// Sets what holds for a user alone, in place of what was set before. `stored` is called when it is on
+    /// Sets what holds for a user alone, in place of what was set before, which the audit log notes. `stored` is called when it is on
     /// disk, on the writing thread and in the order of writing, whether the caller is still there or not;
     /// it must not block.
     ///
@@ -30,11 +31,12 @@ impl Store {
     /// Only the storage's.
     pub async fn set_user_limits(
         &self,
-        user: UserId,
+        user: User,
         limits: UserLimits,
+        by: Actor,
         stored: impl Fn() + Send + Sync + 'static,
     ) -> Result<(), StoreError> {
-        let write = SetUserLimits { user, limits, stored: Arc::new(stored) };
+        let write = SetUserLimits { user, limits, by, stored: Arc::new(stored) };
         self.0.writes.submit(write).await?.answer().await
     }
 

@@ -10,6 +10,7 @@ use peerpost::testing::{
     TestServer, TestUser, after, before, eventually, refused, within_patience,
 };
 
+use crate::accounts_support::audit;
 use crate::support::{assert_dense_from, sequences, subscribe_after};
 
 const KEPT: i64 = 5;
@@ -152,6 +153,11 @@ async fn an_operator_sets_what_is_kept_of_a_single_mailbox() {
     assert_eq!(bob.mailbox().await.len(), 20);
 
     set("bob", None).await.expect("as the server");
+    let acts = audit(&server).await;
+    assert_eq!(
+        acts.iter().filter(|it| it.act == "retention.set" && it.subject == "bob").count(),
+        2
+    );
     alice.send("bob", "one more").await;
     trimmed(&bob, 21).await;
     for retention in [

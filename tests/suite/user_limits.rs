@@ -11,6 +11,7 @@ use peerpost::proto::admin::{
 use peerpost::testing::{TestServer, TestUser, refused, text_to, within_patience};
 use serde_json::json;
 
+use crate::accounts_support::audit;
 use crate::cli_support::Machine;
 use crate::limits::rate;
 use crate::support::subscribe_from_now;
@@ -51,6 +52,9 @@ async fn they_hold_at_once_for_one_user_and_after_a_restart() {
     let answer = set(&admin, limits("ALICE", "1/d", 3, 1)).await.expect("set");
     assert_eq!(answer.own, Some(limits("Alice", "1/d", 3, 1)));
     assert_eq!(answer.effective, answer.own);
+    let noted = audit(&server).await.pop().expect("an act");
+    assert_eq!((noted.act.as_str(), noted.subject.as_str()), ("limits.set", "Alice"));
+    assert_eq!(noted.details, "send-rate=1/d send-burst=3 subscriptions=1");
     assert_eq!((sends(&alice).await, sends(&bob).await), (3, 10));
     let _only = alice.follow(0).await;
     let over = alice.subscribe(subscribe_from_now()).await;

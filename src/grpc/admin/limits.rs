@@ -1,6 +1,6 @@
 use std::num::NonZero;
 
-use super::Administration;
+use super::{Administration, Operator};
 use crate::domain::limits::{RATE_COUNT_MAX, SUBSCRIPTIONS_PER_USER_CEILING};
 use crate::domain::{RateLimit, UserLimits, Username};
 use crate::grpc::error::{CallError, FieldProblem};
@@ -19,11 +19,13 @@ impl Administration {
 
     pub(super) async fn set_limits(
         &self,
+        operator: Operator,
         request: &proto::SetUserLimitsRequest,
     ) -> Result<proto::SetUserLimitsResponse, CallError> {
         let limits = request.limits.clone().unwrap_or_default();
         let name = username(&limits.username)?;
-        let limits = self.messenger.set_user_limits(name, decode(&limits)?).await?;
+        let limits =
+            self.messenger.set_user_limits(name, decode(&limits)?, operator.into()).await?;
         let (own, effective) = encode(&limits);
         Ok(proto::SetUserLimitsResponse { own: Some(own), effective: Some(effective) })
     }

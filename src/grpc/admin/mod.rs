@@ -194,7 +194,7 @@ impl admin_service_server::AdminService for Administration {
         &self,
         request: Request<proto::SetUserLimitsRequest>,
     ) -> Result<Response<proto::SetUserLimitsResponse>, Status> {
-        answer(self.set_limits(request.get_ref())).await
+        answer(self.set_limits(operator(&request)?, request.get_ref())).await
     }
 
     async fn get_user_retention(
@@ -208,6 +208,6 @@ impl admin_service_server::AdminService for Administration {
         &self,
         request: Request<proto::SetUserRetentionRequest>,
     ) -> Result<Response<proto::SetUserRetentionResponse>, Status> {
-        answer(Self::set_user_retention(self, request.into_inner())).await
+        answer(self.set_retention(operator(&request)?, request.get_ref())).await
     }
 }

@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::time::Duration;
 
-use super::{Administration, proto};
+use super::{Administration, Operator, proto};
 use crate::domain::{User, Username};
 use crate::grpc::decode::duration;
 use crate::grpc::error::CallError;
@@ -26,14 +26,14 @@ impl Administration {
         })
     }
 
-    pub(super) async fn set_user_retention(
+    pub(super) async fn set_retention(
         &self,
-        request: proto::SetUserRetentionRequest,
+        operator: Operator,
+        request: &proto::SetUserRetentionRequest,
     ) -> Result<proto::SetUserRetentionResponse, CallError> {
         let keep = request.retention.as_ref().map(decoded).transpose()?;
         let user = self.user_named(&request.username).await?;
-        self.store.set_user_retention(user.id, keep).await?;
-        tracing::info!(user = %user.name, ?keep, "what is kept of a mailbox was set");
+        self.store.set_user_retention(user, keep, operator.into()).await?;
         Ok(proto::SetUserRetentionResponse {})
     }
 

@@ -3,7 +3,8 @@
 use super::{Retention, overrides};
 #[cfg(test)]
 use crate::domain::Sequence;
-use crate::domain::UserId;
+use crate::domain::{User, UserId};
+use crate::store::accounts::audit::Actor;
 use crate::store::error::failed;
 #[cfg(test)]
 use crate::store::writer::EmptyMailbox;
@@ -31,10 +32,11 @@ impl Store {
     /// Only the storage's.
     pub async fn set_user_retention(
         &self,
-        user: UserId,
+        user: User,
         keep: Option<Retention>,
+        by: Actor,
     ) -> Result<(), StoreError> {
-        self.0.writes.submit(SetRetention(user, keep)).await?.answer().await
+        self.0.writes.submit(SetRetention { user, keep, by }).await?.answer().await
     }
 
     /// Removes all of a mailbox, and says which sequence it gave out last.

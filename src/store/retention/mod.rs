@@ -67,6 +67,18 @@ impl Retention {
     pub fn is_everything(&self) -> bool {
         *self == Self::default()
     }
+
+    /// For the audit log.
+    pub(super) fn described(&self) -> String {
+        let seconds =
+            |name, time: Option<Duration>| time.map(|it| format!("{name}={}s", it.as_secs()));
+        let set = [
+            seconds("age", self.age),
+            self.count.map(|count| format!("count={count}")),
+            seconds("after-acknowledgement", self.after_acknowledgement),
+        ];
+        set.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// How retention goes about it.

@@ -15,7 +15,7 @@ async fn conversation() -> TempDir {
     scene.store.acknowledge(bob.id, Sequence::FIRST).await.expect("stored").expect("is there");
     let limits =
         UserLimits { send_rate: Some("9/s".parse().expect("a rate")), ..Default::default() };
-    scene.store.set_user_limits(bob.id, limits, || {}).await.expect("stored");
+    scene.store.set_user_limits(bob.clone(), limits, OPERATOR, || {}).await.expect("stored");
     let zoe = scene.user("zoe").await;
     scene.send(&zoe, &zoe, &["the only one that is not merged"]).await;
     scene.close().await

@@ -22,8 +22,12 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use tempfile::TempDir;
 
+use super::accounts::audit::Actor;
 use super::*;
 use crate::domain::{Body, Content, ContentType, RequestId, Token, UserLimits};
+
+/// Who sets what operators set.
+const OPERATOR: Actor = Actor::Operator { uid: 0 };
 
 /// An open store in a folder of its own.
 struct Scene {

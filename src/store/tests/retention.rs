@@ -300,8 +300,11 @@ async fn for_single_users_something_else_holds() {
     scene.send(&alice, &bob, &["1", "2", "3", "4"]).await;
     scene.send(&carol, &carol, &["1", "2", "3", "4", "5"]).await;
     let store = &scene.store;
-    store.set_user_retention(bob.id, Some(Retention::default())).await.expect("stored");
-    store.set_user_retention(carol.id, Some(newest(2))).await.expect("stored");
+    store
+        .set_user_retention(bob.clone(), Some(Retention::default()), OPERATOR)
+        .await
+        .expect("stored");
+    store.set_user_retention(carol.clone(), Some(newest(2)), OPERATOR).await.expect("stored");
     assert_eq!(store.user_retention(carol.id).await.expect("readable"), Some(newest(2)));
     assert_eq!(store.user_retention(alice.id).await.expect("readable"), None);
     retain_after(&scene, at_most(HOUR), 2 * HOUR).await;
@@ -311,7 +314,7 @@ async fn for_single_users_something_else_holds() {
     assert_eq!(scene.sequences(after(&bob, 0)).await.0, [1, 2, 3, 4]);
     assert_eq!(findings(&scene), []);
 
-    scene.store.set_user_retention(bob.id, None).await.expect("stored");
+    scene.store.set_user_retention(bob.clone(), None, OPERATOR).await.expect("stored");
     retain_after(&scene, at_most(HOUR), 2 * HOUR).await;
     assert_eq!(range(&scene, &bob).await, (5, 4), "as the server keeps it again");
     assert_eq!(count(&scene.folder, "min(position) FROM message_log"), 8);

@@ -25,7 +25,7 @@ async fn what_is_set_is_there_after_a_restart() {
         (&alice, only_unlimited),
         (&bob, UserLimits::default()),
     ] {
-        scene.store.set_user_limits(user.id, set, || {}).await.expect("stored");
+        scene.store.set_user_limits(user.clone(), set, OPERATOR, || {}).await.expect("stored");
     }
     let folder = scene.close().await;
     let scene = Scene::open(folder).expect("opens");
@@ -42,10 +42,10 @@ async fn it_is_told_in_the_order_of_writing() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let mut setting = tokio::task::JoinSet::new();
     for burst in 1..=50 {
-        let (store, told, id) = (scene.store.clone(), Arc::clone(&told), alice.id);
+        let (store, told, user) = (scene.store.clone(), Arc::clone(&told), alice.clone());
         setting.spawn(async move {
             let tell = move || told.lock().unwrap_or_else(PoisonError::into_inner).push(burst);
-            store.set_user_limits(id, limits(burst), tell).await
+            store.set_user_limits(user, limits(burst), OPERATOR, tell).await
         });
     }
     for set in setting.join_all().await {
@@ -64,7 +64,11 @@ async fn what_is_damaged_does_not_hold_and_can_be_set_again() {
     let scene = Scene::merging();
     let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
     for user in [&alice, &bob] {
-        scene.store.set_user_limits(user.id, limits(2), || {}).await.expect("stored");
+        scene
+            .store
+            .set_user_limits(user.clone(), limits(2), OPERATOR, || {})
+            .await
+            .expect("stored");
     }
     let folder = scene.close().await;
     connect(&folder)
@@ -73,7 +77,7 @@ async fn what_is_damaged_does_not_hold_and_can_be_set_again() {
     let scene = Scene::open(folder).expect("opens");
     let all = scene.store.user_limits().await.expect("can be read");
     assert_eq!(all, [(bob.id, limits(2))]);
-    scene.store.set_user_limits(alice.id, limits(4), || {}).await.expect("stored");
+    scene.store.set_user_limits(alice.clone(), limits(4), OPERATOR, || {}).await.expect("stored");
     let all = scene.store.user_limits().await.expect("can be read");
     assert_eq!(all, [(alice.id, limits(4)), (bob.id, limits(2))]);
     scene.close().await;

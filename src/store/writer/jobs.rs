@@ -6,7 +6,7 @@ use diesel::prelude::*;
 
 use super::{AfterCommit, Transaction, Write};
 use crate::domain::{
-    InviteHash, PeerAddress, Profile, Sequence, Timestamp, UserId, UserLimits, Username,
+    InviteHash, PeerAddress, Profile, Sequence, Timestamp, User, UserId, UserLimits, Username,
 };
 use crate::store::accounts::NewNames;
 use crate::store::accounts::audit::Actor;
@@ -137,8 +137,9 @@ impl<T: Send + 'static> Write for MarkSeen<T> {
 
 /// Sets what holds for a user alone.
 pub(in crate::store) struct SetUserLimits {
-    pub(in crate::store) user: UserId,
+    pub(in crate::store) user: User,
     pub(in crate::store) limits: UserLimits,
+    pub(in crate::store) by: Actor,
     pub(in crate::store) stored: AfterCommit,
 }
 
@@ -146,8 +147,20 @@ impl Write for SetUserLimits {
     type Output = ();
 
     fn apply(&mut self, transaction: &mut Transaction<'_>) -> QueryResult<Result<(), StoreError>> {
-        user_limits::put(transaction.connection, self.user, &self.limits)?;
+        user_limits::put(transaction.connection, self.user.id, &self.limits)?;
+        transaction.note((&self.by, "limits.set"), &self.user.name, described(&self.limits))?;
         transaction.after_commit.push(Arc::clone(&self.stored));
         Ok(Ok(()))
     }
+}
+
+/// For the audit log.
+fn described(limits: &UserLimits) -> String {
+    let UserLimits { send_rate, send_burst, subscriptions } = limits;
+    let set = [
+        send_rate.map(|rate| format!("send-rate={rate}")),
+        send_burst.map(|burst| format!("send-burst={burst}")),
+        subscriptions.map(|count| format!("subscriptions={count}")),
+    ];
+    set.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

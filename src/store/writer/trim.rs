@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use diesel::prelude::*;
 
 use super::{Transaction, Write};
-use crate::domain::{Sequence, UserId};
+use crate::domain::{Sequence, User, UserId};
+use crate::store::accounts::audit::Actor;
 use crate::store::error::unreadable;
 use crate::store::expirations::{self, Expiration};
 use crate::store::index::{self, RequestKey};
@@ -254,15 +255,19 @@ impl Write for EmptyMailbox {
 }
 
 /// Sets what is kept of a user's mailbox; `None`: what the server keeps.
-pub(in crate::store) struct SetRetention(
-    pub(in crate::store) UserId,
-    pub(in crate::store) Option<Retention>,
-);
+pub(in crate::store) struct SetRetention {
+    pub(in crate::store) user: User,
+    pub(in crate::store) keep: Option<Retention>,
+    pub(in crate::store) by: Actor,
+}
 
 impl Write for SetRetention {
     type Output = ();
 
     fn apply(&mut self, transaction: &mut Transaction<'_>) -> QueryResult<Result<(), StoreError>> {
-        overrides::set(transaction.connection, self.0, self.1.as_ref()).map(Ok)
+        overrides::set(transaction.connection, self.user.id, self.keep.as_ref())?;
+        let details = self.keep.as_ref().map_or_else(String::new, Retention::described);
+        transaction.note((&self.by, "retention.set"), &self.user.name, details)?;
+        Ok(Ok(()))
     }
 }
