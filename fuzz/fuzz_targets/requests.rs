@@ -66,18 +66,21 @@ fn decoded<T: Debug>(result: Result<T, Status>) -> Option<T> {
 }
 
 /// Fields, and what stands for one that cannot be told.
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 25] = [
     "request",
     "body",
     "cursor",
     "start",
     "username",
     "ip_address",
+    "invite",
     "to_user",
     "text",
     "data",
     "content_type",
     "request_id",
+    "expire_time",
+    "ttl",
     "after_sequence",
     "before_sequence",
     "epoch",
