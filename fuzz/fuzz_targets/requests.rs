@@ -66,11 +66,12 @@ fn decoded<T: Debug>(result: Result<T, Status>) -> Option<T> {
 }
 
 /// Fields, and what stands for one that cannot be told.
-const FIELDS: [&str; 25] = [
+const FIELDS: [&str; 26] = [
     "request",
     "body",
     "cursor",
     "start",
+    "expiry",
     "username",
     "ip_address",
     "invite",
