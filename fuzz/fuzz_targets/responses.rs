@@ -10,9 +10,14 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(received) = proto::Message::decode(bytes) else { return };
     if let Ok(message) = client::Message::try_from(received.clone()) {
         assert_eq!(message.sequence, received.sequence);
-        let body = match received.body.expect("understood without a body") {
-            proto::message::Body::Text(text) => Bytes::from(text),
-            proto::message::Body::Data(data) => data,
+        let body = match received.body {
+            Some(proto::message::Body::Text(text)) => Bytes::from(text),
+            Some(proto::message::Body::Data(data)) => data,
+            None => {
+                assert!(received.expired, "understood without a body");
+                assert_eq!(message.body, client::Body::Expired);
+                return;
+            }
         };
         assert_eq!(message.body.as_bytes(), body);
     }
