@@ -4,9 +4,10 @@
 //! Each call has its bounds, but a connection has 256 calls and there are many connections. So the
 //! bytes are counted over all of them: those of each call's latest request, while it is received and
 //! until it is taken (of a request that is not gRPC: all that came), and those of answers on their way to
-//! the socket. When they are more than
-//! [`HELD_BYTES_DEFAULT`](super::HELD_BYTES_DEFAULT) or what the operator set (`held_bytes_max`), the connection on which nothing has moved for the longest time is cut: to its
-//! client the network has failed, which every client has to bear. Whoever reads is not that one.
+//! the socket. When they are more than [`HELD_BYTES_DEFAULT`](super::HELD_BYTES_DEFAULT) or what the operator
+//! set (`held_bytes_max`), the connection on which nothing has moved for the longest time is cut: to its client
+//! the network has failed, which every client has to bear. Whoever reads is not that one, and neither is who
+//! holds little beside the others: a small call that waits for its commit moves less than a flood does.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -114,26 +115,25 @@ impl Holdings {
     fn relieve(&self) {
         let shares: Vec<_> = self.connections().shares.values().filter_map(Weak::upgrade).collect();
         let held = |share: &Arc<Share>| share.held_bytes.load(Ordering::Relaxed);
-        let mut left: Vec<_> = shares.iter().filter(|share| !share.cut.is_cancelled()).collect();
+        let is_left = |share: &&Arc<Share>| !share.cut.is_cancelled() && held(share) > 0;
+        let mut left: Vec<_> = shares.iter().filter(is_left).collect();
         let mut left_bytes: usize = left.iter().map(|share| held(share)).sum();
         // The one that moved least lately stands last.
         left.sort_by_key(|share| std::cmp::Reverse(share.moved_micros.load(Ordering::Relaxed)));
-        while left_bytes > self.held_bytes_max
-            && let Some(share) = left.pop()
-        {
+        while left_bytes > self.held_bytes_max {
+            let mean_bytes = left_bytes / left.len().max(1);
+            let holds_much = |share: &&Arc<Share>| held(share) >= mean_bytes / 2;
+            let Some(place) = left.iter().rposition(holds_much) else { break };
+            let share = left.remove(place);
             let bytes = held(share);
-            if bytes > 0 {
-                left_bytes = left_bytes.saturating_sub(bytes);
-                share.cut.cancel();
-                self.cuts.increment();
-                let (limit, value) = (Bounds::HELD_BYTES_MAX.name, self.held_bytes_max);
-                warn!(
-                    limit,
-                    value,
-                    bytes,
-                    "cut the connection that stood still for the longest, to free memory"
-                );
-            }
+            left_bytes = left_bytes.saturating_sub(bytes);
+            share.cut.cancel();
+            self.cuts.increment();
+            let (limit, value) = (Bounds::HELD_BYTES_MAX.name, self.held_bytes_max);
+            warn!(
+                limit,
+                value, bytes, "cut the connection that stood still for the longest, to free memory"
+            );
         }
     }
 }
@@ -384,6 +384,23 @@ mod tests {
         slow.moved_micros.store(1, Ordering::Relaxed);
         new.add(1);
         assert!(slow_cut.is_cancelled() && !new_cut.is_cancelled() && !idle_cut.is_cancelled());
+    }
+
+    #[test]
+    fn who_holds_little_stays_however_still_and_the_next_one_goes() {
+        let holdings = Holdings::new(100);
+        let [(small, small_cut), (large, large_cut), (other, other_cut)] =
+            [share(&holdings), share(&holdings), share(&holdings)];
+        small.add(5);
+        large.add(50);
+        other.add(45);
+        for (share, moved) in [(&small, 0), (&large, 1), (&other, 2)] {
+            share.moved_micros.store(moved, Ordering::Relaxed);
+        }
+        let (new, new_cut) = share(&holdings);
+        new.add(40);
+        assert!(large_cut.is_cancelled());
+        assert!(!small_cut.is_cancelled() && !other_cut.is_cancelled() && !new_cut.is_cancelled());
     }
 
     #[test]
