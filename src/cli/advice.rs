@@ -166,6 +166,9 @@ fn for_reason(reason: ErrorReason) -> Option<&'static str> {
         R::SubscriptionLimit => {
             Some("this user follows the mailbox too many times already: end some of them")
         }
+        R::MemoryLimit => Some(
+            "the server holds much for those who send and do not read: wait, and have less in flight at once",
+        ),
         R::SendRateLimit => Some(
             "this user sends faster than they may: wait, or ask the server's operator for more \
              (`peerpost admin limits`)",

@@ -71,8 +71,8 @@ pub(super) struct LimitArgs {
     write_queue_bytes: Option<u64>,
 
     /// What all connections together may hold of unfinished requests and unread answers, 8388608 to
-    /// 68719476736 bytes; over that the one that stood still for the longest is cut
-    /// [default: 268435456].
+    /// 68719476736 bytes; over three quarters of it requests of those that hold much are refused, over
+    /// all of it the one that stood still for the longest is cut [default: 268435456].
     #[arg(
         long,
         env = "PEERPOST_HELD_BYTES_MAX",

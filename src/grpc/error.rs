@@ -1,17 +1,15 @@
 //! The one table from errors to statuses, with their reasons and details.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use prost::Message as _;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::refusal::Refusal;
 use crate::auth::AuthError;
 use crate::domain::{Sequence, Username};
-use crate::limiter::RateExceeded;
 use crate::messenger::{Cursor, MessengerError, Role};
-use crate::proto::{ERROR_DOMAIN, ErrorReason};
+use crate::proto::ErrorReason;
 use crate::store::accounts::EndCause;
 use crate::store::accounts::invites::InviteProblem;
 use crate::store::{MailboxLimit, StoreError};
@@ -22,9 +20,9 @@ const RETRY_AFTER_OVERLOAD: Duration = Duration::from_millis(250);
 /// When to try again after a limit that frees up as others end.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(5);
 
-/// When to try again after a refusal by a full mailbox: it gets room when messages of it are removed, by a
-/// pass of retention.
-const RETRY_AFTER_FULL_MAILBOX: Duration = Duration::from_mins(1);
+/// When to try again after a refusal by something that is full until some of it is removed: a mailbox gets
+/// room by a pass of retention, a user's tokens when one is revoked.
+const RETRY_AFTER_FULL: Duration = Duration::from_mins(1);
 
 /// When to try again while the storage is failing: it is opened again twice a second.
 const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -48,6 +46,10 @@ pub(super) enum CallError {
     TokenMalformed,
     /// The `grpc-timeout` ran out.
     DeadlineExceeded,
+    /// Requests and answers in transit hold too much of the memory for this one too.
+    MemoryFull {
+        held_bytes_max: usize,
+    },
     /// The server is draining.
     ShuttingDown,
     Auth(AuthError),
@@ -105,67 +107,17 @@ impl From<CallError> for Status {
     }
 }
 
+/// What a request is refused with when all that is in transit holds nearly `held_bytes_max`.
+pub fn over_held_bytes(held_bytes_max: usize) -> Status {
+    CallError::MemoryFull { held_bytes_max }.into()
+}
+
 /// A number, or that it could not be found out.
 fn known(number: Option<u64>) -> String {
     number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
 }
 
-/// A row of the table.
-struct Refusal {
-    code: Code,
-    reason: ErrorReason,
-    message: String,
-    metadata: Vec<(&'static str, String)>,
-    fields: Vec<FieldProblem>,
-    retry_after: Option<Duration>,
-}
-
 impl Refusal {
-    fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason,
-            message: message.into(),
-            metadata: Vec::new(),
-            fields: Vec::new(),
-            retry_after: None,
-        }
-    }
-
-    fn with(mut self, key: &'static str, value: &dyn ToString) -> Self {
-        self.metadata.push((key, value.to_string()));
-        self
-    }
-
-    fn field(mut self, field: &str, problem: impl Into<String>) -> Self {
-        self.fields.push(FieldProblem { field: field.to_owned(), problem: problem.into() });
-        self
-    }
-
-    /// Which limit was reached, what it is set to, and when to try again: every refusal by a limit says
-    /// these three.
-    fn limit(self, name: &'static str, value: &dyn ToString, retry_after: Duration) -> Self {
-        self.with("limit", &name).with("value", value).retry_after(retry_after)
-    }
-
-    fn over_rate(
-        reason: ErrorReason,
-        name: &'static str,
-        problem: &str,
-        exceeded: &RateExceeded,
-    ) -> Self {
-        let RateExceeded { rate, burst, retry_after } = exceeded;
-        let message = format!("{problem}: {rate}, and {burst} at once after a while without any");
-        Self::new(Code::ResourceExhausted, reason, message)
-            .limit(name, rate, *retry_after)
-            .with("burst", burst)
-    }
-
-    fn retry_after(mut self, delay: Duration) -> Self {
-        self.retry_after = Some(delay);
-        self
-    }
-
     /// The table.
     fn of(error: &CallError) -> Self {
         match error {
@@ -228,6 +180,14 @@ impl Refusal {
                 "the call's deadline passed before its answer; whether it took effect is unknown, \
                  so repeat a send with the same request_id",
             ),
+            CallError::MemoryFull { held_bytes_max } => Self::new(
+                Code::ResourceExhausted,
+                ErrorReason::MemoryLimit,
+                "requests and answers on their way hold too much of the server's memory, and many of \
+                 them are of this connection; the request was not read to its end and nothing of it \
+                 was done",
+            )
+            .limit("held_bytes_max", held_bytes_max, RETRY_AFTER_OVERLOAD),
             CallError::ShuttingDown => Self::new(
                 Code::Unavailable,
                 ErrorReason::ShuttingDown,
@@ -348,8 +308,7 @@ impl Refusal {
                     "there are {max} tokens already, the most that a user has; revoke one first"
                 ),
             )
-            .with("limit", &"tokens_per_user")
-            .with("value", max),
+            .limit("tokens_per_user", max, RETRY_AFTER_FULL),
             StoreError::NoSuchToken(id) => Self::new(
                 Code::NotFound,
                 ErrorReason::TokenNotFound,
@@ -411,9 +370,9 @@ impl Refusal {
     }
 
     fn mailbox_full(owner: &Username, limit: MailboxLimit, value: u64) -> Self {
-        let (limit, unit) = match limit {
-            MailboxLimit::Messages => ("mailbox_messages_max", "messages"),
-            MailboxLimit::Bytes => ("mailbox_bytes_max", "bytes"),
+        let unit = match limit {
+            MailboxLimit::Messages => "messages",
+            MailboxLimit::Bytes => "bytes",
         };
         Self::new(
             Code::ResourceExhausted,
@@ -422,7 +381,7 @@ impl Refusal {
                 "the mailbox of {owner} is full: it may hold {value} {unit}; nothing was stored"
             ),
         )
-        .limit(limit, &value, RETRY_AFTER_FULL_MAILBOX)
+        .limit(limit.name(), &value, RETRY_AFTER_FULL)
         .with("username", owner)
     }
 
@@ -463,20 +422,6 @@ impl Refusal {
             Some(actual) => refusal.with("actual_bytes", &actual),
             None => refusal,
         }
-    }
-
-    fn into_status(self) -> Status {
-        let metadata: HashMap<String, String> =
-            self.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        let mut details = ErrorDetails::new();
-        details.set_error_info(self.reason.as_reason(), ERROR_DOMAIN, metadata);
-        for FieldProblem { field, problem } in self.fields {
-            details.add_bad_request_violation(field, problem);
-        }
-        if let Some(delay) = self.retry_after {
-            details.set_retry_info(Some(delay));
-        }
-        Status::with_error_details(self.code, self.message, details)
     }
 }
 

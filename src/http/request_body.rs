@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body::Body as _;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
 use super::call::Refused;
 use super::problem::Problem;
@@ -55,7 +56,10 @@ pub(super) async fn whole(body: Body, bytes_max: usize) -> Result<Bytes, Refused
     let mut body = pin!(body);
     let mut content = BytesMut::new();
     while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-        let broken = |error| {
+        let broken = |error: Status| {
+            if error.code() == Code::ResourceExhausted {
+                return Problem::of(&error);
+            }
             let detail = format!("the request ended before it was whole: {error}");
             Problem::plain(StatusCode::BAD_REQUEST, detail)
         };
@@ -103,8 +107,7 @@ mod tests {
         assert_eq!(read(5).await.expect("read"), "12345");
         assert!(matches!(read(4).await, Err(Refused::TooLarge)));
         let pieces = || {
-            let piece =
-                || Ok::<_, tonic::Status>(http_body::Frame::data(Bytes::from_static(b"12")));
+            let piece = || Ok::<_, Status>(http_body::Frame::data(Bytes::from_static(b"12")));
             let pieces = tokio_stream::iter([piece(), piece(), piece()]);
             Body::new(http_body_util::StreamBody::new(pieces))
         };

@@ -163,9 +163,9 @@ impl Answers {
     fn write_refusals(&self, page: &mut Page) {
         let help = "What was refused with RESOURCE_EXHAUSTED, by the name of the limit.";
         let mut family = page.family("peerpost_refusals_total", Kind::Counter, help);
-        let Sources { limiter, hub, store, .. } = &self.sources;
-        let followers = [("subscriptions_per_user", hub.refusals())];
-        let all = limiter.refusals().into_iter().chain(followers).chain(store.refusals());
+        let Sources { limiter, hub, store, holdings, .. } = &self.sources;
+        let others = [("subscriptions_per_user", hub.refusals()), holdings.refusals()];
+        let all = limiter.refusals().into_iter().chain(others).chain(store.refusals());
         for (limit, count) in all {
             family.sample(&[("limit", limit)], count);
         }

@@ -28,6 +28,16 @@ pub enum MailboxLimit {
     Bytes,
 }
 
+impl MailboxLimit {
+    /// As refusals and metrics name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "mailbox_messages_max",
+            Self::Bytes => "mailbox_bytes_max",
+        }
+    }
+}
+
 /// The bytes of some consecutive entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Size {

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use super::accounts::tokens;
 use super::error::failed;
 use super::folder::log_of;
+use super::mailbox_sizes::MailboxLimit;
 use super::readers::Readers;
 use super::retention::state;
 use super::{Store, StoreError, directory, log};
@@ -30,6 +31,9 @@ pub(super) struct StoreMetrics {
     pub(super) replay_pages: Counter,
     /// Writes that were refused because the disk was full.
     disk_refusals: Counter,
+    /// Messages that were refused because a mailbox had as many, or as many bytes, as it may.
+    full_of_messages: Counter,
+    full_of_bytes: Counter,
     /// The messages after which the indexes are merged.
     merge_messages: usize,
 }
@@ -42,6 +46,8 @@ impl StoreMetrics {
             failures: Counter::default(),
             replay_pages: Counter::default(),
             disk_refusals: Counter::default(),
+            full_of_messages: Counter::default(),
+            full_of_bytes: Counter::default(),
             merge_messages,
         }
     }
@@ -49,6 +55,14 @@ impl StoreMetrics {
     pub(super) fn group_failed(&self, error: &StoreError, writes: usize) {
         if let StoreError::DiskFull { .. } = error {
             self.disk_refusals.add(writes as u64);
+        }
+    }
+
+    /// A group that is rolled back counts those of it again.
+    pub(super) fn mailbox_full(&self, limit: MailboxLimit) {
+        match limit {
+            MailboxLimit::Messages => self.full_of_messages.increment(),
+            MailboxLimit::Bytes => self.full_of_bytes.increment(),
         }
     }
 
@@ -76,11 +90,13 @@ pub struct StoreStats {
 
 impl Store {
     /// How often each of the store's limits was refused, by its name.
-    pub fn refusals(&self) -> [(&'static str, u64); 3] {
+    pub fn refusals(&self) -> [(&'static str, u64); 5] {
         [
             ("write_queue_bytes", self.0.writes.refused()),
             ("readers", self.0.readers.refused() + self.0.token_readers.refused()),
             ("disk", self.0.metrics.disk_refusals.get()),
+            (MailboxLimit::Messages.name(), self.0.metrics.full_of_messages.get()),
+            (MailboxLimit::Bytes.name(), self.0.metrics.full_of_bytes.get()),
         ]
     }
 

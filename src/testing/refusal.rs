@@ -114,7 +114,6 @@ fn promise_of(reason: ErrorReason) -> Promise {
         R::TokenExpired => plain(Code::Unauthenticated, &["expire_time"]),
         R::UserBanned | R::RegistrationClosed => plain(Code::PermissionDenied, &[]),
         R::InviteInvalid => plain(Code::PermissionDenied, &["problem"]),
-        R::TokenLimit => plain(Code::ResourceExhausted, LIMIT),
         R::TokenNotFound => plain(Code::NotFound, &["token_id"]),
         R::InviteNotFound => plain(Code::NotFound, &["invite_id"]),
         R::UserMismatch => plain(Code::PermissionDenied, &["username"]),
@@ -123,9 +122,12 @@ fn promise_of(reason: ErrorReason) -> Promise {
         R::UserNotFound => plain(Code::NotFound, &["username", "field"]),
         R::SequenceOutOfRange => plain(Code::OutOfRange, RANGE),
         R::EpochMismatch => plain(Code::FailedPrecondition, &["epoch"]),
-        R::WriteQueueFull | R::ReadQueueFull | R::SubscriptionLimit | R::DiskFull => {
-            to_retry(Code::ResourceExhausted, LIMIT)
-        }
+        R::WriteQueueFull
+        | R::ReadQueueFull
+        | R::SubscriptionLimit
+        | R::TokenLimit
+        | R::MemoryLimit
+        | R::DiskFull => to_retry(Code::ResourceExhausted, LIMIT),
         R::SendRateLimit | R::RegistrationRateLimit => to_retry(Code::ResourceExhausted, RATE),
         R::MailboxFull => to_retry(Code::ResourceExhausted, &["limit", "value", "username"]),
         R::ShuttingDown | R::StorageFailing => to_retry(Code::Unavailable, &[]),

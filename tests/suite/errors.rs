@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use crate::accounts_support::{ban, expired, over_the_token_limit, register, registering};
 use crate::limits::{self, FULL_ADDRESS};
 use crate::support::{last_sequence, subscribe_from_now, with_id};
-use crate::{damage, faults, raw};
+use crate::{damage, faults, memory_limit, raw};
 
 /// Reasons that need a fault, and the tests that bring it about.
 const NEED_A_FAULT: [(ErrorReason, fn()); 3] = [
@@ -44,7 +44,7 @@ const NO_TOKEN: &str = "0190a1b2-c3d4-7e5f-8a6b-0123456789ab";
 #[tokio::test]
 async fn every_reason_comes_with_what_the_contract_promises() {
     let all: Vec<_> = (1..1_000).filter_map(|n| ErrorReason::try_from(n).ok()).collect();
-    assert_eq!(all.len(), 30, "a new reason is named below");
+    assert_eq!(all.len(), 31, "a new reason is named below");
     for reason in all {
         if let Some(status) = provoke(reason).await {
             refused(Err::<(), _>(status), reason);
@@ -127,6 +127,7 @@ async fn provoke(reason: ErrorReason) -> Option<Status> {
             let (_server, alice) = limits::over_the_send_rate().await;
             alice.try_send(text_to("alice", "x")).await.expect_err("refused")
         }
+        R::MemoryLimit => memory_limit::over_the_memory_limit().await,
         R::RegistrationRateLimit => {
             let server = limits::over_the_registration_rate().await;
             limits::register_from(&server, FULL_ADDRESS, "carol", None).await.expect_err("refused")

@@ -9,7 +9,8 @@ use peerpost::testing::{
     TestServer, TestUser, after, eventually, refused, text_to, within_patience,
 };
 
-use crate::support::{sequences, with_id};
+use crate::limits::metric;
+use crate::support::{ANY_PORT, sequences, with_id};
 
 /// Long enough to be seen before, short enough to wait for.
 const TTL_MS: i32 = 700;
@@ -71,8 +72,10 @@ async fn the_rust_client_says_that_a_body_is_gone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_mailbox_refuses_senders_and_loses_nothing_however_many_send() {
     const LIMIT: usize = 50;
+    const EACH: usize = 25;
     let server = TestServer::start_with(|options| {
         options.mailbox_limits.messages_max = NonZero::new(LIMIT as u64);
+        options.metrics_listen = Some(ANY_PORT);
     })
     .await;
     let bob = server.user("bob").await;
@@ -83,7 +86,7 @@ async fn a_full_mailbox_refuses_senders_and_loses_nothing_however_many_send() {
     let sending = senders.iter().map(|sender| {
         let sender = sender.clone();
         tokio::spawn(async move {
-            let requests = (0..25).map(|n| text_to("bob", format!("m{n}")));
+            let requests = (0..EACH).map(|n| text_to("bob", format!("m{n}")));
             sender.send_all(requests.collect::<Vec<_>>()).await
         })
     });
@@ -104,6 +107,8 @@ async fn a_full_mailbox_refuses_senders_and_loses_nothing_however_many_send() {
     }
     assert_eq!(stored, LIMIT);
     assert_eq!(bob.mailbox().await.len(), LIMIT);
+    let refusals = "peerpost_refusals_total{limit=\"mailbox_messages_max\"}";
+    assert_eq!(metric(&server, refusals).await, (senders.len() * EACH - LIMIT).to_string());
     // The others are not affected.
     senders[0].send("s2", "there is room").await;
 }

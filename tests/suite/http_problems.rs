@@ -16,6 +16,7 @@ use crate::accounts_support::{ban, expired, over_the_token_limit, register, regi
 use crate::contract::rpcs;
 use crate::http_support::{Web, assert_says_the_same};
 use crate::limits::{self, FULL_ADDRESS};
+use crate::memory_limit::over_the_memory_limit_in_json;
 use crate::support::{subscribe_from_now, with_id};
 use crate::{damage, raw};
 
@@ -138,6 +139,7 @@ async fn provoke(reason: ErrorReason) -> Option<(Value, Status)> {
         R::SubscriptionLimit => over_the_subscription_limit(&web, &alice).await,
         R::SendRateLimit => over_the_send_rate().await,
         R::RegistrationRateLimit => over_the_registration_rate().await,
+        R::MemoryLimit => over_the_memory_limit_in_json().await,
         R::ShuttingDown => shutting_down(&server, &web, &alice).await,
         R::DeadlineExceeded => deadline_exceeded(&server, web, &alice).await,
     })

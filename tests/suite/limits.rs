@@ -1,6 +1,5 @@
 //! Each limit driven over its edge: it is refused by its name, nothing is lost, the others are unaffected.
 
-use std::net::SocketAddr;
 use std::num::NonZero;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio_stream::StreamExt as _;
 use tonic::{Request, Status};
 
 use crate::http_support::Web;
-use crate::support::{binary, subscribe_from_now, texts, with_id};
+use crate::support::{ANY_PORT, binary, subscribe_from_now, texts, with_id};
 
 /// An address from which as many names are registered as may be.
 pub(crate) const FULL_ADDRESS: &str = "192.0.2.7";
@@ -84,7 +83,7 @@ fn own_text(sequence: i64) -> String {
 }
 
 /// The value that a metric has now.
-async fn metric(server: &TestServer, name: &str) -> String {
+pub(crate) async fn metric(server: &TestServer, name: &str) -> String {
     let page = Web::at(server.metrics_addr()).get("/metrics").await.body;
     let page = String::from_utf8(page.to_vec()).expect("text");
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -217,7 +216,7 @@ async fn the_rust_clients_stream_gets_everything_through() {
     let server = TestServer::start_with(|options| {
         options.limits.callers.send_rate_per_user = rate("100/s");
         options.limits.callers.send_burst_per_user = NonZero::new(5);
-        options.metrics_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        options.metrics_listen = Some(ANY_PORT);
     })
     .await;
     let alice = server.user("alice").await;
@@ -325,10 +324,9 @@ async fn a_user_has_as_many_subscriptions_as_the_operator_says() {
 
 #[tokio::test]
 async fn connections_over_the_limit_wait_and_then_are_served() {
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = TestServer::start_with(|options| {
         options.limits.connections_max = 2;
-        options.metrics_listen = Some(anywhere);
+        options.metrics_listen = Some(ANY_PORT);
     })
     .await;
     let alice = server.user("alice").await;
@@ -398,6 +396,9 @@ async fn limits_are_set_by_flags_and_refusals_are_counted() {
         "peerpost_refusals_total{limit=\"registration_rate_per_address\"} 0",
         "peerpost_refusals_total{limit=\"write_queue_bytes\"} 0",
         "peerpost_refusals_total{limit=\"disk\"} 0",
+        "peerpost_refusals_total{limit=\"held_bytes_max\"} 0",
+        "peerpost_refusals_total{limit=\"mailbox_messages_max\"} 0",
+        "peerpost_refusals_total{limit=\"mailbox_bytes_max\"} 0",
         "peerpost_write_queue_limit_bytes 8388608",
         "peerpost_held_limit_bytes 16777216",
         "peerpost_connections_max 100",

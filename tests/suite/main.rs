@@ -70,6 +70,7 @@ mod limits;
 mod list_users;
 mod listen;
 mod litestream;
+mod memory_limit;
 mod metrics;
 mod model;
 mod model_grpc;

@@ -9,13 +9,21 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
-use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use peerpost::testing::within_patience;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Makes its calls on one connection.
+pub(crate) type Client = legacy::Client<HttpConnector, Body>;
+
+pub(crate) fn client() -> Client {
+    legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http()
+}
 
 /// A gRPC frame that holds these bytes.
 pub(crate) fn frame(message: &[u8]) -> Bytes {
@@ -59,7 +67,17 @@ pub(crate) async fn try_call(
     headers: &[(&str, String)],
     body: Body,
 ) -> Result<Status, Box<dyn Error + Send + Sync>> {
-    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Body>();
+    call_by(&client(), addr, method, headers, body).await
+}
+
+/// The same, by a client that made others.
+pub(crate) async fn call_by(
+    client: &Client,
+    addr: SocketAddr,
+    method: &str,
+    headers: &[(&str, String)],
+    body: Body,
+) -> Result<Status, Box<dyn Error + Send + Sync>> {
     let mut request = http::Request::post(format!("http://{addr}/{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");

@@ -1,5 +1,6 @@
 //! What the tests say often.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use peerpost::proto::{
@@ -113,6 +114,9 @@ pub(crate) fn raise_file_limit() -> u64 {
         Err(_) => limit.current.unwrap_or(u64::MAX),
     }
 }
+
+/// Some free port of this machine.
+pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// What a program is started through that may then open as many files as it may.
 pub(crate) const WITH_MANY_FILES: [&str; 4] =

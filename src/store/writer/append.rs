@@ -109,13 +109,16 @@ impl Draft {
         transaction: &mut Transaction<'_>,
         receiver: &User,
     ) -> QueryResult<Result<(), StoreError>> {
-        let Transaction { connection, sequences, sizes, index, .. } = transaction;
+        let Transaction { connection, sequences, sizes, index, metrics, .. } = transaction;
         let owners = [receiver, &self.sender];
         let owners = if receiver.id == self.sender.id { &owners[..1] } else { &owners[..] };
         for owner in owners {
             let ends = (index.index(), &mut **sequences);
-            if let Err(full) = sizes.admit(connection, ends, owner, self.body_bytes())? {
-                return Ok(Err(full));
+            let admitted = sizes.admit(connection, ends, owner, self.body_bytes())?;
+            if let Err((limit, value)) = admitted {
+                metrics.mailbox_full(limit);
+                let owner = owner.name.clone();
+                return Ok(Err(StoreError::MailboxFull { owner, limit, value }));
             }
         }
         Ok(Ok(()))

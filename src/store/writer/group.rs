@@ -61,7 +61,7 @@ pub(in crate::store) struct Transaction<'a> {
     pub(super) changes: &'a mut Changes,
     /// Whom to tell after COMMIT, in this order, before anyone is answered.
     pub(super) after_commit: &'a mut Vec<AfterCommit>,
-    metrics: &'a StoreMetrics,
+    pub(super) metrics: &'a StoreMetrics,
 }
 
 /// The writing thread's state.

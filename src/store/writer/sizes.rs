@@ -6,7 +6,7 @@ use super::sequences::Sequences;
 use crate::domain::{Sequence, User, UserId};
 use crate::store::index::{Filter, Index, PageStart};
 use crate::store::mailbox_sizes::{self, MailboxLimit, MailboxLimits, Size};
-use crate::store::{StoreError, log, mailboxes};
+use crate::store::{log, mailboxes};
 
 /// The mailboxes whose sizes are remembered from one transaction to the next, beside those of the last one.
 const MAILBOXES_REMEMBERED_MAX: usize = 1 << 18;
@@ -48,28 +48,26 @@ impl Sizes {
         self.limits != MailboxLimits::default()
     }
 
-    /// Whether a mailbox has room for one more message with so many bytes; if not, why it is refused.
+    /// Whether a mailbox has room for one more message with so many bytes; if not, what it has enough of and
+    /// how much it may have.
     pub(super) fn admit(
         &mut self,
         connection: &mut SqliteConnection,
         (index, sequences): (&Index, &mut Sequences),
         owner: &User,
         body_bytes: usize,
-    ) -> QueryResult<Result<(), StoreError>> {
+    ) -> QueryResult<Result<(), (MailboxLimit, u64)>> {
         let last = sequences.range(connection, index, owner.id)?.last.get();
         let first = mailboxes::first(connection, owner.id)?.get();
-        let full = |limit, value: u64| {
-            Ok(Err(StoreError::MailboxFull { owner: owner.name.clone(), limit, value }))
-        };
         if let Some(max) = self.limits.messages_max
             && (last - first + 1).unsigned_abs() >= max.get()
         {
-            return full(MailboxLimit::Messages, max.get());
+            return Ok(Err((MailboxLimit::Messages, max.get())));
         }
         if let Some(max) = self.limits.bytes_max {
             let size = self.size(connection, index, owner.id, (first, last))?;
             if size.bytes.unsigned_abs().saturating_add(body_bytes as u64) > max.get() {
-                return full(MailboxLimit::Bytes, max.get());
+                return Ok(Err((MailboxLimit::Bytes, max.get())));
             }
         }
         Ok(Ok(()))
