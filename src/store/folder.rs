@@ -26,7 +26,17 @@ const PARENT_MODE: u32 = 0o777;
 #[derive(Debug)]
 pub(super) struct DataFolder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for DataFolder {
+    /// Closing the file would not end the lock while another thread of this process starts a program, which
+    /// has a copy of every open file until it is what it is to be; unlocking does (flock(2)).
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            warn!(%error, "cannot unlock the data folder");
+        }
+    }
 }
 
 impl DataFolder {
@@ -56,7 +66,7 @@ impl DataFolder {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         record_holder(&mut lock).map_err(failed)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 
     /// Where the database stands.
@@ -193,6 +203,8 @@ mod tests {
         let error = DataFolder::open(path.path()).expect_err("in use");
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
 
+        // What a program has that is being started meanwhile.
+        let _copy = first.lock.try_clone().expect("another handle");
         drop(first);
         DataFolder::open(path.path()).expect("opens again");
     }
