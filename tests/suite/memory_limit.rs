@@ -43,7 +43,7 @@ impl Crowd {
         send(&server, &client, &mallory).await.expect("the connection is open");
         let mut calls = JoinSet::new();
         for _ in 0..CALLS {
-            let half = raw::frame(&[0; BYTES_EACH]).slice(..BYTES_EACH);
+            let half = raw::frame(&vec![0; BYTES_EACH]).slice(..BYTES_EACH);
             let (addr, client, headers) = (server.addr(), client.clone(), headers.clone());
             calls.spawn(async move {
                 let call =

@@ -363,7 +363,7 @@ mod tests {
         // Looked at anew when what is known is too old.
         assert_eq!(
             holdings.mean_in_crowd(1 + still_max + micros(MEAN_AGE_MAX)),
-            (3 * MODEST_BYTES + 1) / 2
+            usize::midpoint(little.held_bytes(), moving.held_bytes())
         );
         assert!(still_cut.is_cancelled());
         assert!(
