@@ -124,19 +124,21 @@ mod tests {
 
     #[tokio::test]
     async fn one_too_many_to_wait_is_refused_at_once() {
-        let admission = Arc::new(Admission::new(1, 1, Duration::from_hours(1)));
-        let place = admission.enter(1).await.ok();
-        let waiting = {
+        let admission = Arc::new(Admission::new(3, 2, Duration::from_hours(1)));
+        let place = admission.enter(3).await.ok();
+        let [waiting, also_waiting] = [(); 2].map(|()| {
             let admission = Arc::clone(&admission);
             spawn(async move { admission.enter(1).await.is_ok() })
-        };
+        });
         while admission.waiting.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         assert_eq!(admission.enter(1).await.err(), Some(NotAdmitted::Full));
+        assert_eq!((admission.taken(), admission.waiting(), admission.refused()), (3, 2, 1));
         drop(place);
         assert!(waiting.await.expect("no panic"), "who waited gets the place");
-        assert_eq!(admission.waiting.available_permits(), 1);
+        assert!(also_waiting.await.expect("no panic"));
+        assert_eq!((admission.taken(), admission.waiting(), admission.refused()), (0, 0, 1));
     }
 
     #[tokio::test]

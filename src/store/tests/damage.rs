@@ -235,7 +235,7 @@ fn break_page(folder: &TempDir, table: &str, number: usize) {
 }
 
 /// Makes the last page below a table's root page malformed.
-fn break_last_page(folder: &TempDir, table: &str) {
+pub(super) fn break_last_page(folder: &TempDir, table: &str) {
     break_child(folder, table, |_| 8);
 }
 

@@ -7,6 +7,7 @@ mod checking;
 mod damage;
 mod expiry;
 mod groups;
+mod mailboxes;
 mod merging;
 mod opening;
 mod rebuilding;
