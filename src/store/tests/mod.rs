@@ -2,6 +2,7 @@
 
 mod admission;
 mod answers;
+mod audit;
 mod backups;
 mod checking;
 mod damage;
