@@ -331,3 +331,34 @@ pub(super) fn failed(error: DieselError) -> StoreError {
     error!(%error, "a read failed");
     storage_error(&error)
 }
+
+#[cfg(test)]
+mod tests {
+    use diesel::result::DatabaseErrorKind;
+
+    use super::*;
+
+    fn database_error(text: &str) -> DieselError {
+        DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text.to_owned()))
+    }
+
+    #[test]
+    fn a_storage_that_fails_is_neither_damaged_nor_full() {
+        let meant = |error: DieselError| storage_error(&error);
+        assert!(matches!(meant(database_error("disk I/O error")), StoreError::Failing));
+        assert!(matches!(meant(database_error(DISK_FULL_TEXT)), StoreError::DiskFull { .. }));
+        for damage in
+            [database_error("database disk image is malformed"), unreadable("message_log.body")]
+        {
+            assert!(matches!(meant(damage), StoreError::Damaged { sequence: None }));
+        }
+    }
+
+    #[test]
+    fn only_damage_counts_as_nothing() {
+        assert_eq!(unless_damaged(Ok(1)), Ok(Some(1)));
+        assert_eq!(unless_damaged::<i32>(Err(unreadable("message_log.body"))), Ok(None));
+        let failing = || database_error("disk I/O error");
+        assert_eq!(unless_damaged::<i32>(Err(failing())), Err(failing()));
+    }
+}

@@ -107,3 +107,13 @@ fn checksum(source_name: &[u8], user_id: i64) -> i64 {
 fn damaged(what: &str) -> DieselError {
     DieselError::DeserializationError(what.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_those_of_the_files_that_there_are() {
+        assert_eq!(checksum(b"Alice", 1), -6_231_992_167_444_890_013);
+    }
+}

@@ -172,3 +172,14 @@ pub(in crate::store) fn damaged_rows(connection: &mut SqliteConnection) -> Query
     }
     Ok(damaged)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_those_of_the_files_that_there_are() {
+        let texts = ["user:alice", "token.create", "alice", ""];
+        assert_eq!(checksum([0, 1, 1_700_000_000_000_000], texts), 1_961_862_159_068_719_402);
+    }
+}

@@ -204,3 +204,13 @@ pub(in crate::store) fn damaged_rows(
 fn damaged(what: &str) -> DieselError {
     DieselError::DeserializationError(what.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_those_of_the_files_that_there_are() {
+        assert_eq!(checksum(&[7; 32], None, 3, 1), -8_379_985_482_452_633_705);
+    }
+}

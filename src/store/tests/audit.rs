@@ -1,4 +1,4 @@
-//! What is kept of what was done to accounts.
+//! What is kept of what was done to accounts, and what cannot be done for those who are gone.
 
 use diesel::sql_types::BigInt;
 
@@ -35,4 +35,14 @@ async fn of_users_own_acts_the_newest_million_is_kept_and_of_operators_all() {
     assert_eq!(numbers(&scene, false), [2, 3, 1_000_000, 1_000_001]);
     scene.store.delete_user(Subject::Named(bob.name), OPERATOR).await.expect("deleted");
     assert_eq!(numbers(&scene, true), [1, 2, 3, 1_000_000, 1_000_001]);
+}
+
+#[tokio::test]
+async fn whoever_was_found_before_they_were_deleted_gets_nothing_after_it() {
+    let scene = Scene::new();
+    let [alice, bob] = [scene.user("alice").await, scene.user("bob").await];
+    scene.send(&alice, &bob, &["one"]).await;
+    scene.store.delete_user(Subject::Named(bob.name.clone()), OPERATOR).await.expect("deleted");
+    let refused = scene.append(draft(&alice, &bob, "two")).await;
+    assert!(matches!(refused, Err(StoreError::NoSuchReceiver(_))), "{refused:?}");
 }

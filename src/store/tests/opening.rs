@@ -153,3 +153,16 @@ async fn a_log_that_lacks_a_row_is_refused_with_its_position() {
         }
     }
 }
+
+#[test]
+fn a_new_file_can_be_shortened_while_it_is_in_use() {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = diesel::sql_types::Integer)]
+        auto_vacuum: i32,
+    }
+    let scene = Scene::new();
+    let row = diesel::sql_query("PRAGMA auto_vacuum").get_result(&mut connect(&scene.folder));
+    // 2 is INCREMENTAL (https://sqlite.org/pragma.html#pragma_auto_vacuum).
+    assert_eq!(row.map(|Row { auto_vacuum }| auto_vacuum), Ok(2));
+}
