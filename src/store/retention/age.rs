@@ -206,3 +206,21 @@ pub(super) fn add_position(intervals: &mut Vec<Interval>, position: i64) {
         _ => intervals.push((position, position)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_removed_together_as_many_as_an_item_holds() {
+        let together = |positions: &mut dyn Iterator<Item = i64>| {
+            let mut intervals = Vec::new();
+            positions.for_each(|position| add_position(&mut intervals, position));
+            intervals
+        };
+        assert_eq!(together(&mut [1, 2, 3, 5, 6, 9].into_iter()), [(1, 3), (5, 6), (9, 9)]);
+        let (first, max) = (7, ITEM_ROWS_MAX);
+        let more = together(&mut (first..=first + max));
+        assert_eq!(more, [(first, first + max - 1), (first + max, first + max)]);
+    }
+}

@@ -339,3 +339,34 @@ async fn a_mailbox_that_is_emptied_goes_on_counting() {
     assert_eq!((range(&scene, &bob).await, range(&scene, &alice).await), ((7, 7), (7, 7)));
     assert_eq!(findings(&scene), []);
 }
+
+/// More rows, mailboxes and entries of one than are looked at together: 512, 128 and 512.
+#[tokio::test]
+async fn what_is_too_much_to_be_looked_at_together_goes_too() {
+    const OTHERS: usize = 140;
+    const NOTES: usize = 1_200;
+    let scene = new_scene();
+    let alice = scene.user("alice").await;
+    let mut others = Vec::new();
+    for number in 0..OTHERS {
+        let other = scene.user(&format!("u{number}")).await;
+        scene.send(&alice, &other, &["1", "2"]).await;
+        others.push(other);
+    }
+    scene.send(&alice, &alice, &vec!["note"; NOTES]).await;
+    let last = i64::try_from(2 * OTHERS + NOTES).expect("few");
+    retain(&scene, newest(1)).await;
+    assert_eq!(range(&scene, &alice).await, (last, last));
+    for other in &others {
+        assert_eq!(range(&scene, other).await, (2, 2), "{}", other.name);
+    }
+    let rows = |scene: &Scene| count(&scene.folder, "count(*) FROM message_log");
+    assert_eq!(rows(&scene), i64::try_from(OTHERS + 1).expect("few"));
+    assert_eq!(findings(&scene), []);
+    retain_after(&scene, at_most(HOUR), 2 * HOUR).await;
+    for other in &others {
+        assert_eq!(range(&scene, other).await, (3, 2), "{}", other.name);
+    }
+    assert_eq!(rows(&scene), 1);
+    assert_eq!(findings(&scene), []);
+}
