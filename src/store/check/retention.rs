@@ -151,4 +151,25 @@ mod tests {
         let contained: Vec<i64> = (1..=9).filter(|it| removed.contains(*it)).collect();
         assert_eq!(contained, [3, 4, 7]);
     }
+
+    #[test]
+    fn what_was_removed_is_neither_at_the_logs_end_nor_beyond_the_indexes() {
+        let ahead = "the indexes do not go so far";
+        let at_the_end = "the log ends before it";
+        for (removed, last_position, merged_through, expected) in [
+            (vec![(3, 4)], 4, Some(4), Some((4, at_the_end))),
+            (vec![(1, 1), (3, 5)], 4, Some(4), Some((5, at_the_end))),
+            (vec![(3, 4)], 5, Some(3), Some((4, ahead))),
+            (vec![(3, 4)], 5, Some(4), None),
+            (vec![(3, 4)], 5, None, None),
+            (vec![], 0, Some(0), None),
+        ] {
+            let mut report = CheckReport::default();
+            let case = format!("{removed:?} of {last_position}, merged: {merged_through:?}");
+            Removed(removed).check_end(last_position, merged_through, &mut report);
+            let expected =
+                expected.map(|(position, problem)| Finding::Removed { position, problem });
+            assert_eq!(report.findings, Vec::from_iter(expected), "{case}");
+        }
+    }
 }

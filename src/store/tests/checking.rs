@@ -139,6 +139,86 @@ async fn it_says_exactly_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_record_that_is_whole_and_says_what_is_not_so_is_found() {
+    type Change = fn(&mut SqliteConnection) -> QueryResult<()>;
+    let wrong_size: Change = |connection| {
+        let size = mailbox_sizes::Size { from: 1, through: 2, bytes: 3 };
+        mailbox_sizes::put(connection, UserId(2), size)
+    };
+    let right_size: Change = |connection| {
+        let size = mailbox_sizes::Size { from: 1, through: 2, bytes: 2 };
+        mailbox_sizes::put(connection, UserId(2), size)
+    };
+    let removed_at_the_end: Change = |connection| {
+        connection.batch_execute("DELETE FROM message_log WHERE position = 5")?;
+        removed::add(connection, (5, 5))
+    };
+    let overlapping: Change = |connection| {
+        removed::add(connection, (1, 1))?;
+        connection.batch_execute(
+            "CREATE TEMP TABLE aside AS SELECT * FROM removed_positions; DELETE FROM removed_positions",
+        )?;
+        removed::add(connection, (0, 2))?;
+        connection.batch_execute("INSERT INTO removed_positions SELECT * FROM aside")
+    };
+    let changes: [(Change, &[&str]); 4] = [
+        (wrong_size, &["the mailbox of user 2: its size is not that of its messages"]),
+        (right_size, &[]),
+        (removed_at_the_end, &["the removed position 5: the log ends before it"]),
+        (
+            overlapping,
+            &["the removed position 2: the removed positions after it overlap, or are not taken \
+               together"],
+        ),
+    ];
+    for (change, expected) in changes {
+        let folder = conversation().await;
+        change(&mut connect(&folder)).expect("executes");
+        let found = findings(&folder);
+        for line in expected {
+            assert!(found.iter().any(|it| it == line), "{line}: {found:#?}");
+        }
+        assert!(!expected.is_empty() || found.is_empty(), "{found:#?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_start_reads_back_is_held_against_the_log() {
+    let folder = conversation().await;
+    let scene = Scene::merging();
+    let (alice, bob) = (scene.user("alice").await, scene.user("bob").await);
+    scene.send(&alice, &bob, &["1", "2", "3", "4", "another fifth"]).await;
+    let other = scene.close().await;
+    let other = database(&other).to_str().expect("UTF-8").to_owned();
+    // Whole, and of another row than the log's fifth.
+    connect(&folder)
+        .batch_execute(&format!(
+            "ATTACH '{other}' AS other;
+             UPDATE pending_entries SET (entries, checksum) =
+                 (SELECT entries, checksum FROM other.pending_entries WHERE first_position = 5)
+             WHERE first_position = 5"
+        ))
+        .expect("executes");
+    let expected =
+        "what a start reads back differs from the log from position 5 on; a start makes it again";
+    let found = findings(&folder);
+    assert!(found.iter().any(|line| line == expected), "{found:#?}");
+}
+
+#[tokio::test]
+async fn a_user_who_was_deleted_is_no_finding() {
+    let scene = Scene::open(conversation().await).expect("opens");
+    let name = Username::parse("bob").expect("a name");
+    scene.store.delete_user(Subject::Named(name), OPERATOR).await.expect("deleted");
+    let folder = scene.close().await;
+    assert_eq!(findings(&folder), [""; 0]);
+    connect(&folder)
+        .batch_execute("UPDATE users SET ip_address = '192.0.2.7' WHERE id = 2")
+        .expect("executes");
+    assert_eq!(findings(&folder), ["user 2: the address of one who is gone"]);
+}
+
+#[tokio::test]
 async fn a_user_who_is_gone_and_a_mailbox_with_a_gap_are_found() {
     let folder = conversation().await;
     connect(&folder)

@@ -8,6 +8,7 @@ mod checking;
 mod damage;
 mod expiry;
 mod groups;
+mod in_doubt;
 mod mailboxes;
 mod merging;
 mod opening;

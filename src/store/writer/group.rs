@@ -454,3 +454,45 @@ fn failure(error: &DieselError, database: &Path) -> StoreError {
         _ => StoreError::Failing,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{PeerAddress, Token, Username};
+    use crate::store::accounts::tokens::NewToken;
+    use crate::store::connection::migrate;
+    use crate::store::directory;
+
+    #[test]
+    fn of_those_whose_end_is_in_doubt_whoever_is_gone_is_forgotten() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let database = folder.path().join("database");
+        let mut connection = open_writer(&database).expect("opens");
+        migrate(&mut connection, &database).expect("up to date");
+        let directory = Directory::new();
+        let now = Timestamp::now();
+        let mut ended = |name: &str, standing, cause| {
+            let name = Username::parse(name).expect("a name");
+            let address = PeerAddress::parse("192.0.2.7").expect("an address");
+            let token = NewToken::first(Token::mint().hash());
+            let user = directory::insert(&mut connection, &name, &address, &token, now);
+            let user = user.expect("entered").user;
+            directory.by_name(&mut connection, &name).expect("readable").expect("remembered");
+            let set = directory::set_standing(&mut connection, user.id, (standing, ""), now);
+            set.expect("set");
+            AccessEnded { user, tokens: Vec::new(), cause }
+        };
+        let mut in_doubt = vec![
+            ended("gone", Standing::Deleted, EndCause::Deleted),
+            ended("there", Standing::Active, EndCause::Deleted),
+            ended("banned", Standing::Banned, EndCause::Banned),
+        ];
+        let users: Vec<_> = in_doubt.iter().map(|it| it.user.id).collect();
+
+        let told = settle(&mut connection, &directory, &mut in_doubt).expect("readable");
+        let told: Vec<_> = told.iter().map(|it| (it.user.id, it.cause)).collect();
+        assert_eq!(told, [0, 1, 2].map(|at| (users[at], EndCause::InDoubt)));
+        assert_eq!([0, 1, 2].map(|at| directory.is_gone(users[at])), [true, false, false]);
+        assert!(in_doubt.is_empty(), "told once");
+    }
+}
