@@ -236,14 +236,14 @@ pub(super) fn rows_between(
 ) -> QueryResult<impl Iterator<Item = QueryResult<LogRow>>> {
     let rows = message_log::table
         .filter(message_log::position.between(first, last))
-        .select(LogRow::as_select())
-        .into_boxed();
-    let rows = if ascending {
-        rows.order(message_log::position.asc())
+        .select(LogRow::as_select());
+    // Not boxed: the text of a boxed query is built anew each time, to find its statement by it. A
+    // mailbox that is spread over the log asks for single rows, where that is most of the cost.
+    if ascending {
+        rows.order(message_log::position.asc()).load_iter::<LogRow, DefaultLoadingMode>(connection)
     } else {
-        rows.order(message_log::position.desc())
-    };
-    rows.load_iter::<LogRow, DefaultLoadingMode>(connection)
+        rows.order(message_log::position.desc()).load_iter::<LogRow, DefaultLoadingMode>(connection)
+    }
 }
 
 /// Takes the body out of a row, and leaves a digest of it in its place. Whether the row is whole: if it is

@@ -6,6 +6,7 @@
 pub mod accounts;
 mod admission;
 mod backup;
+mod by_user;
 mod check;
 mod connection;
 mod consistency;

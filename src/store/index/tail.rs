@@ -3,8 +3,6 @@
 //! Two segments at most: the active one, to which every commit adds, and a frozen one, which is being
 //! merged into the tables. Readers see both, and see the frozen one until all of it is in the tables.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -12,6 +10,7 @@ use smallvec::SmallVec;
 use super::PageStart;
 use super::entry::{Entry, Filter, Placement, RequestKey};
 use crate::domain::UserId;
+use crate::store::by_user::ByUser;
 
 /// What the log holds after `merged_through`.
 pub(super) struct Tail {
@@ -27,7 +26,7 @@ pub(super) struct Segment {
     after: i64,
     /// Sender and receiver of each row.
     rows: Vec<(UserId, UserId)>,
-    mailboxes: HashMap<UserId, Part, BuildHasherDefault<SpreadHasher>>,
+    mailboxes: ByUser<Part>,
     /// The request keys of the rows, by shard. Within a shard they are in the order of the rows: a key
     /// is looked for only when the filter takes it for present, and then among those of its shard.
     requests: Vec<Vec<(RequestKey, u32)>>,
@@ -173,7 +172,7 @@ impl Segment {
         Self {
             after,
             rows: Vec::with_capacity(capacity_rows),
-            mailboxes: HashMap::default(),
+            mailboxes: ByUser::default(),
             requests: vec![Vec::new(); REQUEST_SHARDS],
         }
     }
@@ -305,28 +304,6 @@ fn shard(key: RequestKey) -> usize {
     let above_zero = key.0.cast_unsigned() ^ (1 << 63);
     let scaled = u128::from(above_zero) * REQUEST_SHARDS as u128;
     usize::try_from(scaled >> u64::BITS).unwrap_or(0)
-}
-
-/// Hashes one number, which is a user's: not chosen by anyone who could gain from collisions.
-/// Multiplies by 2^64 / φ, the rotation brings the spread bits to both ends.
-#[derive(Default)]
-struct SpreadHasher(u64);
-
-impl Hasher for SpreadHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_i64(i64::from(*byte));
-        }
-    }
-
-    fn write_i64(&mut self, number: i64) {
-        let mixed = (self.0 ^ number.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed.rotate_left(32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
-use std::collections::HashMap;
-
 use diesel::prelude::*;
 
 use crate::domain::{MailboxRange, Sequence, UserId};
+use crate::store::by_user::ByUser;
 use crate::store::index::Index;
 use crate::store::log;
 
@@ -16,7 +15,7 @@ const MAILBOXES_REMEMBERED_MAX: usize = 1 << 20;
 #[derive(Default)]
 pub(super) struct Sequences {
     position: Option<i64>,
-    last: HashMap<UserId, Sequence>,
+    last: ByUser<Sequence>,
 }
 
 impl Sequences {
