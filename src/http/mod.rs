@@ -20,7 +20,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use tonic::body::Body;
 use tower::Service;
 
@@ -58,7 +58,13 @@ impl<S: Inner> Service<Request<Body>> for Gateway<S> {
         let gateway = self.clone();
         Box::pin(async move {
             let without_content = request.method() == Method::HEAD;
-            let response = gateway.answer(request).await;
+            let has_connection_of_its_own = request.version() < Version::HTTP_2;
+            let mut response = gateway.answer(request).await;
+            // The rest of it is not read, so the connection ends here. A client that is not told sends
+            // its next request there (RFC 9112, 9.6).
+            if has_connection_of_its_own && response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                response.headers_mut().insert(header::CONNECTION, CLOSE);
+            }
             Ok(if without_content { response.map(|_| Body::empty()) } else { response })
         })
     }
@@ -97,6 +103,8 @@ impl<S: Inner> Gateway<S> {
         }
     }
 }
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// What stands at `/`.
 const WELCOME: &str = "\

@@ -90,3 +90,11 @@ insert!(NewRequestKey: "INSERT OR IGNORE" "request_keys" {
     request_key: i64 = BigInt,
     position: i64 = BigInt,
 });
+
+// The same again changes nothing.
+insert!(NewRequestRun<'a>: "REPLACE" "request_runs" {
+    shard: i64 = BigInt,
+    first_position: i64 = BigInt,
+    entries: &'a [u8] = Binary,
+    checksum: i64 = BigInt,
+});

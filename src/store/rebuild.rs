@@ -20,7 +20,8 @@ use super::index::{self, IndexWriter, SALT_BYTES};
 use super::{Options, connection, consistency, log, mailboxes, upgrade};
 
 /// What is derived from the log.
-const DERIVED: [&str; 4] = ["index_state", "mailbox_runs", "pending_entries", "request_keys"];
+const DERIVED: [&str; 5] =
+    ["index_state", "mailbox_runs", "pending_entries", "request_keys", "request_runs"];
 
 /// The log itself, which is copied in steps.
 const LOG: &str = "message_log";

@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::OpenError;
 use super::connection::open_reader;
-use super::index::Index;
+use super::index::{Index, KeysCursor};
 
 /// The thread that reads them; [`stop`](Self::stop) ends it.
 pub(super) struct RequestKeysReader {
@@ -50,14 +50,12 @@ fn read(
     stopped: &Receiver<()>,
     delay: Duration,
 ) -> QueryResult<()> {
-    let mut last = None;
+    let mut next = Some(KeysCursor::Tail);
     let mut wait = delay;
     while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
         wait = Duration::ZERO;
-        last = index.read_request_keys(connection, last)?;
-        if last.is_none() {
-            break;
-        }
+        let Some(from) = next else { break };
+        next = index.read_request_keys(connection, from)?;
     }
     Ok(())
 }

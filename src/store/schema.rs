@@ -123,6 +123,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    request_runs (shard, first_position) {
+        shard -> BigInt,
+        first_position -> BigInt,
+        entries -> Binary,
+        checksum -> BigInt,
+    }
+}
+
+diesel::table! {
     imported_users (source_name) {
         source_name -> Binary,
         user_id -> BigInt,

@@ -98,6 +98,16 @@ impl Filter {
     }
 }
 
+impl RequestKey {
+    /// Which of `shards` equal parts of all keys it is in: by its high bits, so that the shards in turn
+    /// are the keys in order.
+    pub(super) fn shard(self, shards: usize) -> usize {
+        let above_zero = self.0.cast_unsigned() ^ (1 << 63);
+        let scaled = u128::from(above_zero) * shards as u128;
+        usize::try_from(scaled >> u64::BITS).unwrap_or(0)
+    }
+}
+
 impl RequestKeys {
     pub(super) fn new(salt: [u8; SALT_BYTES]) -> Self {
         Self { salt }

@@ -4,7 +4,7 @@ use diesel::connection::DefaultLoadingMode;
 use diesel::prelude::*;
 
 use super::entry::{Entry, RequestKey, RequestKeys};
-use super::{PageStart, packed, pending, tables};
+use super::{PageStart, packed, pending, request_runs, tables};
 use crate::domain::{Sequence, UserId};
 use crate::store::schema::{mailbox_runs, request_keys};
 
@@ -58,6 +58,16 @@ pub(in crate::store) fn visit_request_rows(
     for row in rows {
         let (key, position) = row?;
         take(RequestKey(key), position);
+    }
+    // Those in runs may be in the table already.
+    for shard in 0..request_runs::SHARDS {
+        for (key, position) in
+            request_runs::of_shard(connection, shard)?.into_iter().flat_map(|it| it.keys)
+        {
+            if !tables::rows_of_request(connection, key)?.contains(&position) {
+                take(key, position);
+            }
+        }
     }
     Ok(())
 }

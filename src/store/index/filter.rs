@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::entry::RequestKey;
 
-/// 8 MiB: at ten million keys one new key in fifteen is looked up in vain. With many more keys nearly
-/// all are, as if there were no filter.
-const BLOCKS: usize = 1 << 17;
+/// 16 MiB: at ten million keys one new key in two hundred is looked up in vain. With many more keys
+/// nearly all are, as if there were no filter.
+const BLOCKS: usize = 1 << 18;
 
 /// A block is a cache line.
 const WORDS_PER_BLOCK: usize = 8;

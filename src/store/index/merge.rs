@@ -9,8 +9,8 @@ use std::sync::Arc;
 use diesel::prelude::*;
 
 use super::entry::RequestKey;
-use super::tables;
 use super::tail::{REQUEST_SHARDS, Segment};
+use super::{request_runs, tables};
 use crate::domain::UserId;
 
 /// The most entries of a run: it stays within one page.
@@ -19,10 +19,17 @@ const RUN_ENTRIES_MAX: usize = 256;
 /// What writing one row costs, in entries of a run: the unit of a slice's budget.
 const ROW_COST: usize = 16;
 
+/// A segment of which this part has request keys, and so many have, keeps them in runs at first. Fewer
+/// are as well written to their table at once.
+const KEYS_IN_RUNS_PART: usize = 4;
+const KEYS_IN_RUNS_MIN: usize = 8;
+
 /// A merge under way.
 pub(super) struct Merge {
     segment: Arc<Segment>,
     owners: Vec<UserId>,
+    /// Whether the request keys are written in runs, to be folded into their table later.
+    keys_in_runs: bool,
     at: Cursor,
     /// The shard that the cursor is in, in order: kept from slice to slice.
     requests: Option<(usize, Vec<(RequestKey, i64)>)>,
@@ -40,10 +47,18 @@ pub(super) enum Cursor {
 }
 
 impl Merge {
-    pub(super) fn of(segment: Arc<Segment>) -> Self {
+    /// `segment_rows` is what a whole segment has.
+    pub(super) fn of(segment: Arc<Segment>, segment_rows: usize) -> Self {
         let owners = segment.owners();
+        let keys_min = KEYS_IN_RUNS_MIN.max(segment_rows / KEYS_IN_RUNS_PART);
+        let keys_in_runs = segment.request_keys() >= keys_min;
         let at = Cursor::Mailboxes { owner: 0, entry: 0 };
-        Self { segment, owners, at, requests: None }
+        Self { segment, owners, keys_in_runs, at, requests: None }
+    }
+
+    /// Whether it writes runs of request keys.
+    pub(super) fn has_keys_in_runs(&self) -> bool {
+        self.keys_in_runs
     }
 
     /// The position up to which it goes.
@@ -53,7 +68,12 @@ impl Merge {
 
     /// The budget that is enough for `messages` of the segment, if those are as its average.
     pub(super) fn budget(&self, messages: usize) -> usize {
-        let total = self.owners.len() * ROW_COST + self.segment.rows() * (2 + ROW_COST);
+        let requests = if self.keys_in_runs {
+            request_runs::SHARDS * ROW_COST + self.segment.request_keys()
+        } else {
+            self.segment.request_keys() * ROW_COST
+        };
+        let total = self.owners.len() * ROW_COST + self.segment.rows() * 2 + requests;
         (total * messages).div_ceil(self.segment.rows().max(1))
     }
 
@@ -77,9 +97,9 @@ impl Merge {
                     next
                 }
                 Cursor::Requests { shard, key } => {
-                    let most = (budget - cost).div_ceil(ROW_COST);
-                    let (next, keys) = self.write_requests(connection, shard, key, most)?;
-                    cost += ROW_COST * keys;
+                    let (next, written) =
+                        self.write_requests(connection, (shard, key), budget - cost)?;
+                    cost += written;
                     next
                 }
                 Cursor::Done => break,
@@ -115,12 +135,13 @@ impl Merge {
         Ok((next, run.len()))
     }
 
+    /// Writes request keys from this one on, for about as much as `budget`: those of one shard at most.
+    /// Also what it cost.
     fn write_requests(
         &mut self,
         connection: &mut SqliteConnection,
-        shard: usize,
-        key: usize,
-        most: usize,
+        (shard, key): (usize, usize),
+        budget: usize,
     ) -> QueryResult<(Cursor, usize)> {
         if shard == REQUEST_SHARDS {
             return Ok((Cursor::Done, 0));
@@ -129,17 +150,28 @@ impl Merge {
             Some((kept, keys)) if *kept == shard => keys,
             _ => &self.requests.insert((shard, self.segment.requests(shard))).1,
         };
-        let slice = &keys[key.min(keys.len())..];
-        let slice = &slice[..most.min(slice.len())];
-        for (key, position) in slice {
-            tables::put_request(connection, *key, *position)?;
-        }
-        let next = key + slice.len();
+        let rest = &keys[key.min(keys.len())..];
+        let (written, cost) = if self.keys_in_runs {
+            let part = rest.first().map(|(first, _)| request_runs::shard(*first));
+            let run = rest.iter().take_while(|(key, _)| Some(request_runs::shard(*key)) == part);
+            let run = &rest[..run.count()];
+            if let Some(part) = part {
+                request_runs::put(connection, part, self.segment.first_position(), run)?;
+            }
+            (run.len(), ROW_COST + run.len())
+        } else {
+            let slice = &rest[..budget.div_ceil(ROW_COST).min(rest.len())];
+            for (key, position) in slice {
+                tables::put_request(connection, *key, *position)?;
+            }
+            (slice.len(), ROW_COST * slice.len())
+        };
+        let next = key + written;
         let next = if next < keys.len() {
             Cursor::Requests { shard, key: next }
         } else {
             Cursor::Requests { shard: shard + 1, key: 0 }
         };
-        Ok((next, slice.len()))
+        Ok((next, cost))
     }
 }

@@ -11,11 +11,13 @@
 mod entry;
 pub(in crate::store) mod examined;
 mod filter;
+mod fold;
 mod merge;
 mod packed;
 #[cfg(feature = "testing")]
 pub mod packed_checks;
 mod pending;
+mod request_runs;
 mod tables;
 mod tail;
 mod writer;
@@ -54,6 +56,20 @@ pub(super) struct Index {
     /// Merges that were finished.
     merges: Arc<Counter>,
 }
+
+/// Which request keys are to be read into the filter next.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum KeysCursor {
+    /// Those that are in no table.
+    Tail,
+    /// Those in runs, from this shard on.
+    Runs { shard: usize },
+    /// Those in their table, after this one.
+    Table { after: RequestKey },
+}
+
+/// Shards of runs that are read in one go.
+const SHARDS_AT_A_TIME: usize = 128;
 
 /// A part of a mailbox.
 #[derive(Debug)]
@@ -209,28 +225,48 @@ impl Index {
         key: RequestKey,
     ) -> QueryResult<Vec<i64>> {
         let mut positions = self.tail().rows_of_request(key);
+        positions.extend(request_runs::rows_of_request(connection, key)?);
         positions.extend(tables::rows_of_request(connection, key)?);
+        // What is on its way from one of these to the next may be in both.
+        positions.sort_unstable();
+        positions.dedup();
         Ok(positions)
     }
 
-    /// Reads request keys into the filter: those of the tail first, then some of the table's, those
-    /// after `after` in order. The last of them, or `None` when all are read: until then every key is
-    /// looked up.
+    /// Reads some request keys into the filter, beginning where the last reading ended. Where to go on;
+    /// `None` when all are read: until then every key is looked up.
     ///
-    /// What is in the tail when this begins may be merged meanwhile, to a place of the table that was
-    /// read before; what is appended later is added to the filter by the writer.
+    /// They are read where they are first, and then where they go: of the tail, of the runs, of the
+    /// table. So none is missed that moves on meanwhile; what is appended is added by the writer.
     pub(super) fn read_request_keys(
         &self,
         connection: &mut SqliteConnection,
-        after: Option<RequestKey>,
-    ) -> QueryResult<Option<RequestKey>> {
-        if after.is_none() {
-            // Copied, so that no commit waits for the lock meanwhile.
-            let in_tail: Vec<_> = self.tail().request_keys().collect();
-            for key in in_tail {
-                self.filter.insert(key);
+        from: KeysCursor,
+    ) -> QueryResult<Option<KeysCursor>> {
+        match from {
+            KeysCursor::Tail => {
+                // Copied, so that no commit waits for the lock meanwhile.
+                let in_tail: Vec<_> = self.tail().request_keys().collect();
+                for key in in_tail {
+                    self.filter.insert(key);
+                }
+                Ok(Some(KeysCursor::Runs { shard: 0 }))
             }
+            KeysCursor::Runs { shard } if shard < request_runs::SHARDS => {
+                let end = shard + SHARDS_AT_A_TIME;
+                request_runs::visit(connection, shard..end, |key, _| self.filter.insert(key))?;
+                Ok(Some(KeysCursor::Runs { shard: end }))
+            }
+            KeysCursor::Runs { .. } => self.read_request_table(connection, None),
+            KeysCursor::Table { after } => self.read_request_table(connection, Some(after)),
         }
+    }
+
+    fn read_request_table(
+        &self,
+        connection: &mut SqliteConnection,
+        after: Option<RequestKey>,
+    ) -> QueryResult<Option<KeysCursor>> {
         let mut last = None;
         tables::visit_request_keys(connection, after, |key| {
             self.filter.insert(key);
@@ -239,7 +275,7 @@ impl Index {
         if last.is_none() {
             self.filter.complete();
         }
-        Ok(last)
+        Ok(last.map(|after| KeysCursor::Table { after }))
     }
 
     fn nothing_of(&self, owner: UserId) -> View {

@@ -10,6 +10,7 @@ use tracing::{error, info};
 
 use super::entry::{Entry, Placement, RequestKey, SALT_BYTES};
 use super::filter::RequestFilter;
+use super::fold::Fold;
 use super::merge::{Cursor, Merge};
 use super::tables::{self, Marks};
 use super::tail::{Discontinuity, Tail};
@@ -23,6 +24,10 @@ use crate::store::removed;
 /// A commit merges as much of the frozen segment as is enough for this many times its own messages:
 /// a merge is done when half of the next segment has come.
 const MERGE_PACE: usize = 2;
+
+/// A commit that merges nothing folds so many request keys for each of its own messages. Half of the
+/// commits merge, so that two would be just enough.
+const FOLD_PACE: usize = 3;
 
 /// The least that a commit merges, in messages.
 const SLICE_MESSAGES_MIN: usize = 16;
@@ -46,6 +51,10 @@ pub(in crate::store) struct IndexWriter {
     /// The messages whose worth of the merge the present transaction writes at least, whatever it
     /// appended.
     merge_wanted: usize,
+    /// Request keys on their way from their runs into their table.
+    fold: Fold,
+    /// Where that goes on once the present transaction is committed.
+    fold_next: Option<Fold>,
     /// Whether rows of `pending_entries` may be left over that are merged.
     pending_left_over: bool,
     /// A page of `pending_entries` is damaged: the table is left alone until the store is opened again.
@@ -115,6 +124,8 @@ impl IndexWriter {
             staged: Vec::new(),
             merge: None,
             merge_next: None,
+            fold: Fold::new(),
+            fold_next: None,
             pending_left_over: true,
             pending_is_damaged: false,
             is_stuck: false,
@@ -146,6 +157,7 @@ impl IndexWriter {
     pub(in crate::store) fn begin(&mut self) {
         self.staged.clear();
         self.merge_next = None;
+        self.fold_next = None;
         self.merge_wanted = 0;
     }
 
@@ -211,8 +223,12 @@ impl IndexWriter {
         if self.pending_left_over {
             self.delete_pending(connection, merged_through)?;
         }
-        let messages = MERGE_PACE * self.staged.len().max(SLICE_MESSAGES_MIN);
-        self.write_slice(connection, messages.max(self.merge_wanted))
+        let messages = self.staged.len().max(SLICE_MESSAGES_MIN);
+        if self.merge.is_some() {
+            self.write_slice(connection, (MERGE_PACE * messages).max(self.merge_wanted))
+        } else {
+            self.fold_slice(connection, FOLD_PACE * messages)
+        }
     }
 
     /// Does some work on `pending_entries`. A damaged page of it keeps no message from being stored, since
@@ -225,19 +241,14 @@ impl IndexWriter {
         if self.pending_is_damaged {
             return Ok(None);
         }
-        connection.batch_execute("SAVEPOINT pending")?;
-        let done = match work(connection) {
+        Ok(match apart(connection, work)? {
             Ok(done) => Some(done),
-            Err(error) if is_damage(&error) => {
+            Err(error) => {
                 error!(%error, "what a start reads is damaged: the next one reads the log instead");
-                connection.batch_execute("ROLLBACK TO pending")?;
                 self.pending_is_damaged = true;
                 None
             }
-            Err(error) => return Err(error),
-        };
-        connection.batch_execute("RELEASE pending")?;
-        Ok(done)
+        })
     }
 
     /// Deletes some of the rows that are merged.
@@ -262,17 +273,29 @@ impl IndexWriter {
         let Some(merge) = self.merge.as_mut().filter(|_| !self.is_stuck) else {
             return Ok(());
         };
-        connection.batch_execute("SAVEPOINT slice")?;
-        match merge.write_slice(connection, merge.budget(messages)) {
+        match apart(connection, |it| merge.write_slice(it, merge.budget(messages)))? {
             Ok(next) => self.merge_next = Some(next),
-            Err(error) if is_damage(&error) => {
-                error!(%error, "the index is damaged: new messages stay in memory and in the log");
-                connection.batch_execute("ROLLBACK TO slice")?;
-                self.is_stuck = true;
-            }
-            Err(error) => return Err(error),
+            Err(error) => self.get_stuck(&error),
         }
-        connection.batch_execute("RELEASE slice")
+        Ok(())
+    }
+
+    /// The same for a slice of the fold.
+    fn fold_slice(&mut self, connection: &mut SqliteConnection, keys: usize) -> QueryResult<()> {
+        if self.fold.is_done() || self.is_stuck {
+            return Ok(());
+        }
+        let mut fold = self.fold.clone();
+        match apart(connection, |it| fold.write_slice(it, keys))? {
+            Ok(()) => self.fold_next = Some(fold),
+            Err(error) => self.get_stuck(&error),
+        }
+        Ok(())
+    }
+
+    fn get_stuck(&mut self, error: &DieselError) {
+        error!(%error, "the index is damaged: new messages stay in memory and in the log");
+        self.is_stuck = true;
     }
 
     /// The transaction is on disk: what it added is to be seen.
@@ -290,9 +313,15 @@ impl IndexWriter {
     }
 
     fn slice_committed(&mut self) {
+        if let Some(fold) = self.fold_next.take() {
+            self.fold = fold;
+        }
         let (Some(merge), Some(next)) = (&mut self.merge, self.merge_next.take()) else { return };
         merge.committed(next);
         if next == Cursor::Done {
+            if merge.has_keys_in_runs() {
+                self.fold.add_runs();
+            }
             self.merge = None;
             let merged = self.index.tail_mut().merged();
             drop(merged);
@@ -309,7 +338,7 @@ impl IndexWriter {
 
     fn begin_merge(&mut self) {
         let frozen = self.index.tail_mut().freeze(self.segment_rows);
-        self.merge = Some(Merge::of(frozen));
+        self.merge = Some(Merge::of(frozen, self.segment_rows));
     }
 
     /// Fills the tail with the log's rows after the mark: from what each commit left for that, and
@@ -404,7 +433,7 @@ impl IndexWriter {
         }
     }
 
-    /// Merges the frozen segment in one go.
+    /// Merges the frozen segment in one go, and folds what that leaves to be folded.
     fn merge_whole(&mut self, connection: &mut SqliteConnection) -> Result<(), LoadError> {
         while self.merge.is_some() {
             if self.is_stuck {
@@ -417,6 +446,31 @@ impl IndexWriter {
             connection.batch_execute("COMMIT")?;
             self.slice_committed();
         }
+        while !self.fold.is_done() && !self.is_stuck {
+            connection.batch_execute("BEGIN IMMEDIATE")?;
+            self.fold_slice(connection, self.segment_rows)?;
+            connection.batch_execute("COMMIT")?;
+            self.slice_committed();
+        }
         Ok(())
     }
+}
+
+/// Does some work within a transaction whose failure by damage spoils nothing else of it: that is the
+/// inner error.
+fn apart<T>(
+    connection: &mut SqliteConnection,
+    work: impl FnOnce(&mut SqliteConnection) -> QueryResult<T>,
+) -> QueryResult<Result<T, DieselError>> {
+    connection.batch_execute("SAVEPOINT apart")?;
+    let outcome = match work(connection) {
+        Ok(done) => Ok(done),
+        Err(error) if is_damage(&error) => {
+            connection.batch_execute("ROLLBACK TO apart")?;
+            Err(error)
+        }
+        Err(error) => return Err(error),
+    };
+    connection.batch_execute("RELEASE apart")?;
+    Ok(outcome)
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::index::KeysCursor;
 use super::*;
 
 /// Merges go on all the time: every few messages another one begins.
@@ -58,7 +59,7 @@ impl Chatter {
     }
 
     /// Every mailbox holds what it must, read in pages of all sizes either way.
-    async fn check(&mut self, scene: &Scene) {
+    pub(super) async fn check(&mut self, scene: &Scene) {
         for user in self.users.clone() {
             let expected = self.mailboxes.get(&user.id).cloned().unwrap_or_default();
             let messages_max = 1 + self.below(7);
@@ -182,14 +183,11 @@ async fn a_repeated_request_is_found_wherever_its_entry_is() {
 }
 
 /// What is done a second after a start.
-fn read_request_keys(scene: &Scene) {
+pub(super) fn read_request_keys(scene: &Scene) {
     let mut connection = connect(&scene.folder);
-    let mut last = None;
-    loop {
-        last = scene.store.0.index.read_request_keys(&mut connection, last).expect("readable");
-        if last.is_none() {
-            return;
-        }
+    let mut next = Some(KeysCursor::Tail);
+    while let Some(from) = next {
+        next = scene.store.0.index.read_request_keys(&mut connection, from).expect("readable");
     }
 }
 

@@ -7,6 +7,7 @@ mod backups;
 mod checking;
 mod damage;
 mod expiry;
+mod folding;
 mod groups;
 mod in_doubt;
 mod mailboxes;
