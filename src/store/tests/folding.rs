@@ -91,6 +91,12 @@ async fn what_is_in_runs_stays_as_little_as_some_segments() {
         let in_runs = merged - in_table(&scene.folder);
         let most = 2 * FOLDED_FROM.cast_signed() as i64;
         assert!(in_runs <= most, "{in_runs} of {merged} are in runs alone");
+        let of_a_shard = count(
+            &scene.folder,
+            "coalesce(max(runs), 0) \
+             FROM (SELECT count(*) AS runs FROM request_runs GROUP BY shard)",
+        );
+        assert!(of_a_shard <= 16, "what was folded is deleted: {of_a_shard} runs of a shard");
     }
 }
 
