@@ -13,8 +13,12 @@ const SEGMENT_MESSAGES: usize = 12;
 const FOLDED_FROM: usize = 8 * SEGMENT_MESSAGES;
 
 fn open_at(folder: TempDir) -> Scene {
+    open_with_segments(folder, SEGMENT_MESSAGES)
+}
+
+fn open_with_segments(folder: TempDir, messages: usize) -> Scene {
     let adjust = |options: &mut Options| {
-        options.merge_messages = SEGMENT_MESSAGES;
+        options.merge_messages = messages;
         options.request_keys_delay = Duration::from_hours(1);
     };
     Scene::open_with(folder, adjust).expect("opens")
@@ -98,6 +102,23 @@ async fn what_is_in_runs_stays_as_little_as_some_segments() {
         );
         assert!(of_a_shard <= 16, "what was folded is deleted: {of_a_shard} runs of a shard");
     }
+}
+
+#[tokio::test]
+async fn no_commit_takes_more_than_a_slice_of_a_fold() {
+    // Eight of these are 128 keys a shard: more than one commit's part.
+    const SEGMENT: usize = 64;
+    const SLICE_MAX: i64 = 64;
+    let scene = open_with_segments(tempfile::tempdir().expect("a temporary folder"), SEGMENT);
+    let mut chatter = Chatter::new(&scene).await;
+    let mut before = 0;
+    for _ in 0..12 * SEGMENT {
+        chatter.send(&scene, 1).await;
+        let after = in_table(&scene.folder);
+        assert!(after - before <= SLICE_MAX, "{} keys in one commit", after - before);
+        before = after;
+    }
+    assert!(before > 0, "a fold is among it");
 }
 
 #[tokio::test]
